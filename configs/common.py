@@ -1,0 +1,115 @@
+"""The keys every config has, with their defaults, and how `:argument` works.
+
+A section is the keyword arguments of one function; the comment names it. Any
+single value is changed on the command line, `--config.optim.lr=0.1`; the
+argument after the colon is for what changes several values at once.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def base() -> ml_collections.ConfigDict:
+  """A fresh config: plain SGD on digits, tracked, attacked, reported."""
+  return ml_collections.ConfigDict({
+    'seed': 0,
+    'parallel': 'jit',  # or 'pmap'; see implicit_attr/dist.py
+    'model': {  # models.build
+      'name': 'cnn',
+      'activation': 'gelu',
+    },
+    'data': {  # data.load
+      'name': 'digits',
+      'batch_size': 64,
+      'data_dir': placeholder(str),  # a TFDS data_dir; TFDS's own if unset
+      'label_noise': 0.0,  # share of training labels replaced
+      'subset': placeholder(int),  # training examples kept; all if unset
+      'augment': (),  # any of 'crop', 'flip'
+    },
+    'optim': {  # train.optimizer and train.learning_rates
+      'name': 'sgd',
+      'lr': 0.1,
+      'momentum': 0.0,
+      'nesterov': False,
+      'weight_decay': 0.0,
+      'schedule': 'constant',
+      'warmup': 'never',
+    },
+    'loss': {'name': 'cross_entropy', 'label_smoothing': 0.0},  # losses.make
+    'objective': {'name': 'none', 'weight': 0.0},  # objectives.make
+    'train': {
+      'duration': '100 epochs',
+      'log_every': '1 epochs',
+      'eval_every': '5%',
+      # The first state at which each is reached is kept (0 loss: never).
+      'milestones': {'train_loss': 0.1, 'test_accuracy': 0.97},
+      'tensorboard': False,
+    },
+    'track': {  # tracking.Tracker
+      'every': '10%',
+      'examples': 128,
+      'order': 12,  # at most this many products for λ_max
+      'tol': 0.03,  # residual / λ_max at which it stops: λ_max to about 1e-3
+      'draws': 8,  # Rademacher probes of the trace
+      'input_order': 8,  # at most this many for each example's input Hessian
+      'input_tol': 0.03,
+      'sharpness_batches': 8,
+    },
+    'evaluation': {  # evaluation.evaluate
+      'attributions': (
+        'gradient', 'gradient_x_input', 'integrated_gradients', 'smoothgrad',
+      ),
+      'options': {  # keyword arguments of each attribution
+        'integrated_gradients': {'steps': 8},
+        'smoothgrad': {'samples': 8, 'sigma': 0.1},
+      },
+      'target': 'logit',
+      'attacks': ('topk',),
+      'eps': 0.03,  # in pixel units, of the range 0 to 1
+      'norm': 'linf',
+      'steps': 20,
+      'restarts': 2,
+      'k': 0.1,  # share of the pixels in a top-k set
+      'examples': 128,
+      'batch_size': 64,
+      'checkpoints': ('last', 'train_loss', 'test_accuracy'),
+    },
+    'checkpoint': {'every': '20%', 'keep': 2},
+  })  # fmt: skip
+
+
+def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same run, cut to what two CPU cores do in well under a minute."""
+  config.train.update({'duration': '20 steps', 'log_every': '5 steps'})
+  config.train.eval_every = '10 steps'
+  config.data.batch_size = min(config.data.batch_size, 32)
+  config.track.update({'every': '10 steps', 'examples': 16, 'order': 4})
+  config.track.update({'draws': 2, 'input_order': 3, 'sharpness_batches': 2})
+  config.evaluation.update({'steps': 3, 'restarts': 1, 'examples': 8})
+  config.evaluation.update({'batch_size': 8, 'checkpoints': ('last',)})
+  config.evaluation.options.integrated_gradients.steps = 3
+  config.evaluation.options.smoothgrad.samples = 2
+  config.checkpoint.every = '10 steps'
+  return config
+
+
+def parse(arg: str | None, **known: str) -> dict[str, str]:
+  """'smoke,attention=linear' -> {'smoke': True, 'attention': 'linear'}.
+
+  Args:
+    arg: what followed the colon of --config, or None.
+    **known: the other arguments of this config, with their defaults.
+
+  Raises:
+    ValueError: an argument this config does not take.
+  """
+  found = {'smoke': False, **known}
+  for part in filter(None, (arg or '').split(',')):
+    name, _, value = part.partition('=')
+    if name not in found or (name == 'smoke') == bool(value):
+      raise ValueError(
+        f'--config=…:{part} is not known; allowed: '
+        + ', '.join(['smoke', *(f'{name}=…' for name in known)])
+      )
+    found[name] = value or True
+  return found

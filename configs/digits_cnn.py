@@ -1,0 +1,10 @@
+"""A small convolutional network on scikit-learn's digits, by plain SGD."""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.model.update({'width': 16, 'depth': 2, 'hidden': 64})
+  return common.smoke(config) if found['smoke'] else config

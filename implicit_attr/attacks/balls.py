@@ -1,0 +1,126 @@
+"""Which images may an adversary show, and how does a step get back to them?
+
+All radii are in pixel units. `eps` may be traced everywhere.
+"""
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from implicit_attr import errors
+from implicit_attr.types import Array
+
+
+class Ball(NamedTuple):
+  """The admissible images around x: inside a ball and inside the pixel box."""
+
+  x: Array  # [B, H, W, C]
+  eps: Array  # [], radius; for 'l0' a number of pixels
+  norm: str
+  bounds: tuple[float, float]
+  mask: Array | None = None  # [B, H, W] or [H, W], for 'patch' only
+
+
+class Projection(Protocol):
+  def __call__(self, delta: Array, eps: Array, mask: Array | None) -> Array: ...
+
+
+def _l2_norm(delta: Array) -> Array:
+  axes = tuple(range(1, delta.ndim))
+  # Scaled by the largest entry: squares of small steps underflow otherwise.
+  top = jnp.max(jnp.abs(delta), axes, keepdims=True)
+  unit = delta / jnp.where(top > 0, top, 1)
+  return top * jnp.sqrt(jnp.sum(jnp.square(unit), axes, keepdims=True))
+
+
+def _linf(delta: Array, eps: Array, mask: Array | None) -> Array:
+  return jnp.clip(delta, -eps, eps)
+
+
+def _l2(delta: Array, eps: Array, mask: Array | None) -> Array:
+  norm = _l2_norm(delta)
+  return delta * jnp.where(norm > eps, eps / jnp.where(norm > 0, norm, 1), 1)
+
+
+def _l0(delta: Array, eps: Array, mask: Array | None) -> Array:
+  size = jnp.sum(jnp.square(delta), -1).reshape(delta.shape[0], -1)
+  order = jnp.argsort(size, axis=-1, stable=True, descending=True)
+  keep = jnp.argsort(order, axis=-1) < eps
+  return jnp.where(keep.reshape(*delta.shape[:-1], 1), delta, 0)
+
+
+def _patch(delta: Array, eps: Array, mask: Array | None) -> Array:
+  mask = jnp.broadcast_to(mask, delta.shape[:-1])[..., None]
+  return jnp.where(mask, jnp.clip(delta, -eps, eps), 0)
+
+
+NORMS: dict[str, Projection] = {
+  'linf': _linf,
+  'l2': _l2,
+  'l0': _l0,
+  'patch': _patch,
+}
+
+
+def ball(
+  x: Array,
+  *,
+  eps: float | Array,
+  norm: str = 'linf',
+  bounds: tuple[float, float] = (0.0, 1.0),
+  mask: Array | None = None,
+) -> Ball:
+  """The images within `eps` of x under `norm` and within `bounds`.
+
+  Norms: 'linf' and 'l2' as usual; 'l0' counts changed pixels (all channels of
+  a pixel are one), each changed without limit inside the box; 'patch' is
+  'linf' on the pixels of `mask` ([H, W] or [B, H, W], bool) and nothing
+  elsewhere.
+
+  Raises:
+    InputError: an unknown norm, or a mask missing, superfluous or misshapen.
+  """
+  errors.choose('norm', norm, NORMS)
+  if norm == 'patch':
+    shape = None if mask is None else jnp.shape(mask)
+    fits = shape in (x.shape[1:3], x.shape[:3])
+    errors.require('mask.shape', shape, fits, f'{x.shape[1:3]} or [B, H, W]')
+    mask = jnp.asarray(mask, bool).reshape((-1, *x.shape[1:3]))
+  else:
+    errors.require('mask', 'an array', mask is None, "None unless norm='patch'")
+  return Ball(x, jnp.asarray(eps, x.dtype), norm, bounds, mask)
+
+
+def project(space: Ball, z: Array) -> Array:
+  """The image z brought into the ball, then into the box; idempotent.
+
+  Clipping to the box only shrinks a perturbation of an x inside the box, so
+  the result lies in both, up to one rounding of x + delta.
+  """
+  delta = NORMS[space.norm](z - space.x, space.eps, space.mask)
+  return jnp.clip(space.x + delta, *space.bounds)
+
+
+def random_start(key: Array, space: Ball) -> Array:
+  """An image drawn uniformly from the ball, then clipped to the box.
+
+  'l0' draws the pixels uniformly and their new values uniformly in the box.
+  """
+  x, low, high = space.x, *space.bounds
+  shape, kind = x.shape, x.dtype
+  if space.norm == 'l2':
+    normal, radius = jax.random.split(key)
+    delta = jax.random.normal(normal, shape, kind)
+    size = x.size // x.shape[0]
+    shrink = jax.random.uniform(radius, (shape[0],) + (1,) * (x.ndim - 1), kind)
+    delta *= space.eps * shrink ** (1 / size) / _l2_norm(delta)
+  elif space.norm == 'l0':
+    place, value = jax.random.split(key)
+    drawn = jax.random.uniform(place, (shape[0], x[0, ..., 0].size))
+    order = jnp.argsort(jnp.argsort(drawn, -1), -1).reshape(*shape[:-1], 1)
+    new = jax.random.uniform(value, shape, kind, low, high)
+    delta = jnp.where(order < space.eps, new - x, 0)
+  else:
+    delta = jax.random.uniform(key, shape, kind, -1, 1) * space.eps
+  return project(space, x + delta)

@@ -1,0 +1,133 @@
+"""How does one search a ball without any gradient?
+
+By random squares, after Andriushchenko et al. (arXiv 1912.00049): repaint one
+square of the perturbation, keep the change if it helps, let the squares
+shrink.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_attr import errors
+from implicit_attr.attacks import balls, loop
+from implicit_attr.types import Array
+
+NORMS = ('linf', 'l2', 'patch')
+# Share of all queries after which the area of the squares halves once more.
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+Judge = Callable[[Array], tuple[Array, loop.Verdict]]
+"""x -> (value [B] by which a change is accepted, Verdict by which it is kept)."""
+
+
+def sides(queries: int, height: int, width: int, area: float) -> np.ndarray:
+  """Side in pixels of the square of each query; [queries]."""
+  done = np.arange(queries)[:, None] / queries
+  share = area / 2.0 ** np.sum(done > np.array(_HALVINGS), axis=1)
+  side = np.round(np.sqrt(share * height * width))
+  return np.clip(side, 1, min(height, width)).astype(np.int32)
+
+
+def _window(key: Array, batch: int, height: int, width: int, side: Array):
+  """One random square an example: its mask and a pattern; [B, H, W, 1]."""
+  top_key, left_key = jax.random.split(key)
+  top = jax.random.randint(top_key, (batch, 1, 1, 1), 0, height - side + 1)
+  left = jax.random.randint(left_key, (batch, 1, 1, 1), 0, width - side + 1)
+  row = jnp.arange(height)[None, :, None, None] - top
+  column = jnp.arange(width)[None, None, :, None] - left
+  mask = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+  # Two halves of opposite sign, fading from the middle of each.
+  middle = (side - 1) / 2
+  away = jnp.maximum(
+    jnp.abs(row - middle), jnp.abs(jnp.abs(column - middle) - side / 4)
+  )
+  sign = jnp.where(column > middle, 1, -1)
+  return mask, jnp.where(mask, sign / jnp.square(1 + away), 0)
+
+
+def _size(delta: Array) -> Array:
+  return jnp.sqrt(jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True))
+
+
+def _repaint_linf(key: Array, space: balls.Ball, delta: Array, side: Array):
+  place, paint = jax.random.split(key)
+  batch, height, width, channels = delta.shape
+  mask, _ = _window(place, batch, height, width, side)
+  sign = jax.random.rademacher(paint, (batch, 1, 1, channels), delta.dtype)
+  return jnp.where(mask, sign * space.eps, delta)
+
+
+def _repaint_l2(key: Array, space: balls.Ball, delta: Array, side: Array):
+  """Length taken from one square (and what eps leaves unused) goes to another."""
+  to_key, from_key, paint = jax.random.split(key, 3)
+  batch, height, width, channels = delta.shape
+  mask, pattern = _window(to_key, batch, height, width, side)
+  source, _ = _window(from_key, batch, height, width, side)
+  sign = jax.random.rademacher(paint, (batch, 1, 1, channels), delta.dtype)
+  here = jnp.where(mask, delta, 0)
+  fresh = sign * pattern.astype(delta.dtype)
+  tiny = jnp.finfo(delta.dtype).tiny
+  fresh = fresh / (_size(fresh) + tiny) + here / (_size(here) + tiny)
+  rest = jnp.where(mask | source, 0, delta)
+  length = jnp.square(space.eps) - jnp.square(_size(rest))
+  length = jnp.sqrt(jnp.maximum(length, 0))
+  return rest + length * fresh / (_size(fresh) + tiny)
+
+
+def _stripes(key: Array, space: balls.Ball) -> Array:
+  batch, _, width, channels = space.x.shape
+  shape = (batch, 1, width, channels)
+  signs = jax.random.rademacher(key, shape, space.x.dtype)
+  delta = jnp.broadcast_to(signs * space.eps, space.x.shape)
+  return balls.project(space, space.x + delta)
+
+
+def search(
+  key: Array,
+  judge: Judge,
+  space: balls.Ball,
+  start_value: Array,
+  start_score: Array,
+  *,
+  queries: int,
+  area: float,
+) -> tuple[loop.Best, Array]:
+  """The best image of `queries` and x, and the best score after each query.
+
+  The walk begins at x, tries vertical stripes first, and moves to a candidate
+  that is admissible and not worse in value.
+
+  Raises:
+    InputError: a norm other than linf, l2 or patch; an area outside (0, 1].
+  """
+  errors.choose('norm', space.norm, NORMS)
+  errors.number('queries', queries, 1, integer=True)
+  errors.number('area', area, 0, 1, open_low=True)
+  x = space.x
+  repaint = _repaint_l2 if space.norm == 'l2' else _repaint_linf
+  first, rest = jax.random.split(key)
+  stripes = _stripes(first, space)
+  wide = (-1, 1, 1, 1)
+
+  def query(carry, now):
+    z, value, best = carry
+    turn, side = now
+    turn_key = jax.random.fold_in(rest, turn)
+    new = balls.project(space, x + repaint(turn_key, space, z - x, side))
+    new = jnp.where(turn == 0, stripes, new)
+    new_value, verdict = judge(new)
+    best = loop.keep(best, new, verdict)
+    better = verdict.admissible & (new_value <= value)
+    z = jnp.where(better.reshape(wide), new, z)
+    return (z, jnp.where(better, new_value, value), best), best.score
+
+  nothing = jnp.zeros(x.shape[0], bool)
+  best = loop.Best(x, start_score, nothing, ~nothing)
+  side = jnp.asarray(sides(queries, *x.shape[1:3], area))
+  (_, _, best), curve = jax.lax.scan(
+    query, (x, start_value, best), (jnp.arange(queries), side)
+  )
+  return best, curve

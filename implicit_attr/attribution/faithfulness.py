@@ -1,0 +1,197 @@
+"""Does the network use the pixels that a map calls important?
+
+The number beside every robustness number, since the steadiest map is one that
+says nothing. Maps are [B, H, W], or [B, H, W, C] and then reduced by
+`sum_abs`. Pixels of equal value are ranked in reading order.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_attr import errors
+from implicit_attr.attribution.inputs import check, check_images, full
+from implicit_attr.attribution.reduce import sum_abs
+from implicit_attr.attribution.targets import target as target_of
+from implicit_attr.types import ApplyFn, Array, Params
+
+
+def _flat(a: Array, pixels: tuple[int, ...]) -> Array:
+  """The map as [B, H W], absolute and summed over channels if it has them."""
+  a = sum_abs(a) if a.ndim == 4 else a
+  errors.require(
+    'map.shape', a.shape, a.shape == pixels, f'{pixels} or [..., C]'
+  )
+  return a.reshape(a.shape[0], -1)
+
+
+def _ranks(flat: Array) -> Array:
+  """Rank of every pixel, 0 the largest; the first of equals comes first."""
+  order = jnp.argsort(-flat, axis=1, stable=True)
+  return jnp.argsort(order, axis=1)
+
+
+def replacement_curve(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  a: Array,
+  *,
+  target: str = 'prob',
+  baseline: float | Array = 0.0,
+  steps: int = 20,
+  insert: bool = False,
+) -> Array:
+  """The target while pixels leave or enter, the most important ones first.
+
+  Args:
+    apply_fn: (params, x) -> (logits [B, C], out).
+    params: what `apply_fn` takes.
+    x: [B, H, W, C], pixel units.
+    y: the classes asked about; int [B].
+    a: the map, [B, H, W] or [B, H, W, C].
+    target: one of `TARGETS`.
+    baseline: what stands where a pixel is missing: a number, [H, W, C] or
+      [B, H, W, C], for instance `blurred(x, 2.)`.
+    steps: parts into which the pixels are cut.
+    insert: start from the baseline and insert, instead of deleting.
+
+  Returns:
+    [B, steps + 1]; column i has the share i / steps of pixels changed (rounded
+    to whole pixels).
+
+  Raises:
+    InputError: shapes that do not fit, unknown target, steps below one.
+  """
+  x, y = check(x, y)
+  check_images(x)
+  errors.number('steps', steps, 1, integer=True)
+  ranks = _ranks(_flat(a, x.shape[:3])).reshape(*x.shape[:3], 1)
+  missing = full('baseline', baseline, x)
+  before, after = (missing, x) if insert else (x, missing)
+  pixels = x.shape[1] * x.shape[2]
+
+  def level(count: Array) -> Array:
+    logits, _ = apply_fn(params, jnp.where(ranks < count, after, before))
+    return target_of(target, logits, y)
+
+  counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(np.int32)
+  return jax.lax.map(level, jnp.asarray(counts)).T
+
+
+def deletion_auc(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  a: Array,
+  *,
+  target: str = 'prob',
+  baseline: float | Array = 0.0,
+  steps: int = 20,
+) -> Array:
+  """Mean of the target while pixels are deleted (RISE, arXiv 1806.07421).
+
+  Area under `replacement_curve` over the share of pixels, by trapezoids.
+
+  Returns:
+    [B]; low for a faithful map: the target falls at once.
+  """
+  curve = replacement_curve(
+    apply_fn, params, x, y, a,
+    target=target, baseline=baseline, steps=steps,
+  )  # fmt: skip
+  return jnp.trapezoid(curve, dx=1 / steps, axis=1)
+
+
+def insertion_auc(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  a: Array,
+  *,
+  target: str = 'prob',
+  baseline: float | Array = 0.0,
+  steps: int = 20,
+) -> Array:
+  """Mean of the target while pixels are inserted (RISE, arXiv 1806.07421).
+
+  RISE inserts into a blurred image: `baseline=blurred(x, sigma)`.
+
+  Returns:
+    [B]; high for a faithful map.
+  """
+  curve = replacement_curve(
+    apply_fn, params, x, y, a,
+    target=target, baseline=baseline, steps=steps, insert=True,
+  )  # fmt: skip
+  return jnp.trapezoid(curve, dx=1 / steps, axis=1)
+
+
+def blurred(x: Array, sigma: float) -> Array:
+  """x [B, H, W, C] under a Gaussian of `sigma` pixels, edges repeated."""
+  check_images(x)
+  errors.number('sigma', sigma, 0, open_low=True)
+  for axis in (1, 2):
+    n = x.shape[axis]
+    # A row of weights for every pixel; what lies outside is the edge pixel.
+    reach = int(np.ceil(3 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    matrix = np.zeros((n, n))
+    sources = np.clip(np.arange(n)[:, None] + offsets, 0, n - 1)
+    weights = np.broadcast_to(kernel / kernel.sum(), sources.shape)
+    np.add.at(matrix, (np.arange(n)[:, None], sources), weights)
+    moved = jnp.tensordot(jnp.asarray(matrix, x.dtype), x, axes=(1, axis))
+    x = jnp.moveaxis(moved, 0, axis)
+  return x
+
+
+def mask_mass(a: Array, mask: Array) -> Array:
+  """Share of the absolute map that lies inside `mask`; [B], 0 to 1.
+
+  "Relevance mass" (Arras et al., arXiv 2003.07258), with the absolute map for
+  the positive one, since most maps here have no sign to trust. 0 for a map
+  that is 0 everywhere, and for an empty mask.
+
+  Args:
+    a: [B, H, W] or [B, H, W, C].
+    mask: bool [B, H, W], the truth.
+
+  Raises:
+    InputError: shapes that do not fit; here and below.
+  """
+  flat, inside = _inside(a, mask)
+  flat = jnp.abs(flat)
+  total = jnp.sum(flat, axis=1)
+  part = jnp.sum(jnp.where(inside, flat, 0), axis=1)
+  return part / jnp.where(total == 0, 1, total)
+
+
+def mask_rank(a: Array, mask: Array) -> Array:
+  """Share of the mask's n pixels among the map's first n; [B], 0 to 1.
+
+  "Relevance rank" (arXiv 2003.07258); 0 for an empty mask.
+  """
+  flat, inside = _inside(a, mask)
+  size = jnp.sum(inside, axis=1, keepdims=True)
+  hits = jnp.sum(inside & (_ranks(flat) < size), axis=1)
+  return (hits / jnp.maximum(size[:, 0], 1)).astype(flat.dtype)
+
+
+def pointing_game(a: Array, mask: Array) -> Array:
+  """Whether the map's largest pixel lies inside `mask`; bool [B].
+
+  Zhang et al., arXiv 1608.00507, without a tolerance around the mask. False
+  for an empty mask.
+  """
+  flat, inside = _inside(a, mask)
+  return jnp.any(inside & (_ranks(flat) == 0), axis=1)
+
+
+def _inside(a: Array, mask: Array) -> tuple[Array, Array]:
+  errors.require('mask.shape', mask.shape, mask.ndim == 3, '[B, H, W]')
+  errors.require('mask.dtype', str(mask.dtype), mask.dtype == bool, 'bool')
+  return _flat(a, mask.shape), mask.reshape(mask.shape[0], -1)

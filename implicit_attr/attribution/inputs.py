@@ -1,0 +1,78 @@
+"""Does what a person asks to have explained fit together?
+
+Shapes are checked always; values only where they are known, that is outside
+of jit.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from implicit_attr import errors
+from implicit_attr.types import Array
+
+
+def known(value: object) -> bool:
+  """False while `value` is being traced."""
+  return not isinstance(value, jax.core.Tracer)
+
+
+def check(x: Array, y: Array) -> tuple[Array, Array]:
+  """x and y as arrays, if they are fit to be explained.
+
+  Raises:
+    InputError: x not `[B, ...]` and floating, y not `[B]` and integer; where
+      the values are known, an x that is not finite.
+  """
+  x, y = jnp.asarray(x), jnp.asarray(y)
+  floating = jnp.issubdtype(x.dtype, jnp.floating)
+  errors.require('x.shape', x.shape, x.ndim > 1, '[B, ...]')
+  errors.require('x.dtype', str(x.dtype), floating, 'a floating type')
+  errors.require('y.shape', y.shape, y.shape == x.shape[:1], f'{x.shape[:1]}')
+  whole = jnp.issubdtype(y.dtype, jnp.integer)
+  errors.require('y.dtype', str(y.dtype), whole, 'an integer type')
+  if known(x):
+    finite = bool(jnp.all(jnp.isfinite(x)))
+    errors.require('x', 'an array', finite, 'finite: no NaN, no infinity')
+  return x, y
+
+
+def check_images(x: Array) -> None:
+  """Raises InputError unless x is `[B, H, W, C]`."""
+  errors.require('x.shape', x.shape, x.ndim == 4, '[B, H, W, C]')
+
+
+def check_labels(y: Array, logits: Array) -> None:
+  """Raises InputError unless logits are [B, C] and every label is a class."""
+  shape = jnp.shape(logits)
+  fits = len(shape) == 2 and shape[:1] == jnp.shape(y)
+  errors.require('logits.shape', shape, fits, f'[{jnp.shape(y)[0]}, C]')
+  if known(y) and y.size:
+    low, top = int(jnp.min(y)), int(jnp.max(y))
+    errors.require('y', low, low >= 0, 'labels >= 0')
+    errors.require('y', top, top < shape[1], f'labels < {shape[1]}')
+
+
+def check_key(key: Array | None) -> Array:
+  """The key, if there is one to draw from.
+
+  Raises:
+    InputError: for None and for anything but a typed key.
+  """
+  ok = key is not None and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+  errors.require('key', key, ok and key.shape == (), 'a jax.random.key')
+  return key
+
+
+def full(name: str, value: float | Array, x: Array) -> Array:
+  """`value`, a number or an array [...] or [B, ...], as an array like x.
+
+  Raises:
+    InputError: neither shape fits.
+  """
+  value = jnp.asarray(value, x.dtype)
+  fits = value.shape in ((), x.shape[1:], x.shape)
+  errors.require(
+    f'{name}.shape', value.shape, fits, f'(), {x.shape[1:]} or {x.shape}'
+  )
+  missing = (1,) * (x.ndim - value.ndim)
+  return jnp.broadcast_to(value.reshape(missing + value.shape), x.shape)

@@ -1,0 +1,123 @@
+"""What is left of the gradient when the image trembles?
+
+Every example of a batch meets the same noise, drawn from `key`. So a map does
+not depend on the batch it was computed in, and the map before and after an
+attack differ by the attack only. Noise is not clipped: the average is then
+exactly a gradient of the Gaussian-smoothed target, and smooth in x.
+
+Samples are taken one after the other and recomputed when differentiated:
+memory is that of one gradient and does not grow with `samples`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from implicit_attr import errors
+from implicit_attr.attribution.gradients import gradient_of
+from implicit_attr.attribution.inputs import check, check_key
+from implicit_attr.types import ApplyFn, Array, Params
+
+
+def _moments(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  key: Array | None,
+  target: str,
+  samples: int,
+  sigma: float | Array,
+) -> tuple[Array, Array]:
+  """Mean and variance (1 / samples) of the gradient over the noise."""
+  x, y = check(x, y)
+  errors.number('samples', samples, 1, integer=True)
+  grad = gradient_of(apply_fn, params, target)
+
+  @jax.checkpoint
+  def at(x: Array, key: Array) -> Array:
+    noise = jax.random.normal(key, (1, *x.shape[1:]), x.dtype)
+    return grad(x + jnp.asarray(sigma, x.dtype) * noise, y)
+
+  def step(carry, draw):
+    # Welford: no difference of large squares, and no variance where the
+    # gradient is constant.
+    mean, squares = carry
+    i, key = draw
+    change = at(x, key) - mean
+    n = (i + 1).astype(x.dtype)
+    return (mean + change / n, squares + change**2 * (n - 1) / n), None
+
+  zero = jnp.zeros_like(x)
+  draws = jnp.arange(samples), jax.random.split(check_key(key), samples)
+  (mean, squares), _ = jax.lax.scan(step, (zero, zero), draws)
+  return mean, squares / samples
+
+
+def smoothgrad(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  *,
+  key: Array | None = None,
+  target: str = 'logit',
+  samples: int = 25,
+  sigma: float | Array = 0.15,
+) -> Array:
+  """Mean gradient at x + N(0, sigma²) (Smilkov et al., arXiv 1706.03825).
+
+  Args:
+    apply_fn: (params, x) -> (logits [B, C], out).
+    params: what `apply_fn` takes.
+    x: [B, ...], floating, pixel units.
+    y: the classes asked about; int [B].
+    key: where the noise comes from; the same key, the same map.
+    target: one of `TARGETS`.
+    samples: gradients per map.
+    sigma: standard deviation of the noise in pixel units; may be traced.
+
+  Returns:
+    Signed, per pixel unit, with the shape of x.
+
+  Raises:
+    InputError: as `gradient`; no key; samples below one.
+  """
+  return _moments(apply_fn, params, x, y, key, target, samples, sigma)[0]
+
+
+def smoothgrad_squared(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  *,
+  key: Array | None = None,
+  target: str = 'logit',
+  samples: int = 25,
+  sigma: float | Array = 0.15,
+) -> Array:
+  """Mean squared gradient under noise (Hooker et al., arXiv 1806.10758).
+
+  Not negative, per pixel unit squared; arguments as `smoothgrad`.
+  """
+  mean, variance = _moments(apply_fn, params, x, y, key, target, samples, sigma)
+  return mean**2 + variance
+
+
+def vargrad(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  y: Array,
+  *,
+  key: Array | None = None,
+  target: str = 'logit',
+  samples: int = 25,
+  sigma: float | Array = 0.15,
+) -> Array:
+  """Variance (1 / samples) of the gradient under noise (arXiv 1810.03307).
+
+  Not negative, per pixel unit squared, exactly 0 for a linear target;
+  arguments as `smoothgrad`.
+  """
+  return _moments(apply_fn, params, x, y, key, target, samples, sigma)[1]

@@ -1,0 +1,12 @@
+"""Which images are trained on, and which of them are in the batch of a step?
+
+`load(name, split, batch_size=…)` gives a `Source`; its `batch_at(step)` is a
+pure function of (seed, step, shard), so there is no iterator to checkpoint.
+Sets: `digits` (embedded, no network), `planted` (made here, with the truth as
+a mask) and any set that TensorFlow Datasets has prepared on this machine.
+"""
+
+from implicit_attr.data.loading import load
+from implicit_attr.data.source import Source
+
+__all__ = ['Source', 'load']

@@ -1,0 +1,60 @@
+"""How does bad input end? In one line: field, value, what is allowed.
+
+Functions raise `InputError`; `main` prints it and exits with status 2. The
+field is the name a user typed: `optim.lr`, `model.name`, `--workdir`.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+  """Input that a person gave and a person can mend; its text is one line."""
+
+
+def choose(field: str, value: Any, known: Iterable[str]) -> None:
+  """Raises InputError unless `value` is one of `known`; names the nearest."""
+  known = sorted(known)
+  if value in known:
+    return
+  near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+  hint = f'did you mean {near[0]!r}? ' if near else ''
+  raise InputError(
+    f'{field}={value!r} is not known; {hint}allowed: {", ".join(known)}'
+  )
+
+
+def require(field: str, value: Any, ok: bool, allowed: str) -> None:
+  """Raises InputError unless `ok`; `allowed` completes 'must be …'."""
+  if not ok:
+    raise InputError(f'{field}={value!r} must be {allowed}')
+
+
+def number(
+  field: str,
+  value: Any,
+  low: float = -math.inf,
+  high: float = math.inf,
+  *,
+  open_low: bool = False,
+  integer: bool = False,
+) -> None:
+  """Raises InputError unless `value` is a finite number in [low, high].
+
+  `open_low` excludes `low` itself; `integer` excludes fractions. Booleans are
+  not numbers.
+  """
+  kinds = int if integer else (int, float)
+  ok = isinstance(value, kinds) and not isinstance(value, bool)
+  ok = ok and math.isfinite(value) and low <= value <= high
+  ok = ok and not (open_low and value == low)
+  what = 'an integer' if integer else 'a number'
+  parts = []
+  if low > -math.inf:
+    parts.append(f'{">" if open_low else ">="} {low:g}')
+  if high < math.inf:
+    parts.append(f'<= {high:g}')
+  allowed = f'{what} {" and ".join(parts)}'.rstrip()
+  require(field, value, ok, allowed)

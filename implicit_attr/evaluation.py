@@ -1,0 +1,101 @@
+"""How robust are a network's maps, and what stands beside that number?
+
+For every attribution and checkpoint: the attack, a random-sign perturbation of
+the same size, a faithfulness number and, where the data set knows the truth,
+the share of the map inside it; each a mean over examples with an interval.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from implicit_attr import attacks, attribution, errors, records
+from implicit_attr.checkpoint import Checkpoints
+from implicit_attr.experiment import Experiment
+from implicit_attr.progress import Progress
+from implicit_attr.robustness import Robustness
+from implicit_attr.scoring import Scorer
+from implicit_attr.train import State
+from implicit_attr.types import Tree
+
+CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
+"""Arms are compared at a fixed duration, and where each first reached a train
+loss and a test accuracy: three orders that may differ, which is a result."""
+
+
+def check(settings: dict[str, Any]) -> None:
+  """Raises InputError for a value in `evaluation` that is not allowed."""
+  for name in settings['attributions']:
+    errors.choose('evaluation.attributions', name, attribution.METHODS)
+  for name in settings['attacks']:
+    errors.choose('evaluation.attacks', name, attacks.OBJECTIVES)
+  for name in settings['checkpoints']:
+    errors.choose('evaluation.checkpoints', name, CHECKPOINTS)
+  errors.choose('evaluation.target', settings['target'], attribution.TARGETS)
+  errors.choose('evaluation.norm', settings['norm'], ('linf', 'l2'))
+  errors.number('evaluation.eps', settings['eps'], 0)
+  errors.number('evaluation.k', settings['k'], 0, 1, open_low=True)
+  for field in ('steps', 'restarts', 'examples', 'batch_size'):
+    errors.number(f'evaluation.{field}', settings[field], 1, integer=True)
+
+
+def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
+  """Writes evaluation/<checkpoint>.json and .npz for each that there is.
+
+  'last' falls back on the newest checkpoint of an interrupted run.
+
+  Raises:
+    InputError: there is no checkpoint at all, or one is damaged.
+  """
+  names = experiment.config['evaluation']['checkpoints']
+  states = {n: s for n in names if (s := _find(experiment, workdir, n))}
+  errors.require(
+    '--workdir', str(workdir), states,
+    f'a run that has one of the checkpoints {", ".join(names)}',
+  )  # fmt: skip
+  scorer, attack = Scorer(experiment), Robustness(experiment)
+  by_step = {}  # two milestones are often the same step
+  progress = Progress('attack', 0, attack.jobs * len(states))
+  for done, (name, state) in enumerate(states.items()):
+    step = int(state.step)
+    if step not in by_step:
+      state = experiment.mesh.replicate(state)
+      rows, arrays = [], {}
+      for found in attack(state):
+        rows += found[0]
+        arrays |= found[1]
+        progress.say(done * attack.jobs + len(rows) // 2)
+      by_step[step] = scorer(state), rows, arrays
+    scores, rows, arrays = by_step[step]
+    clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
+    clean['n'] = len(experiment.test_set)
+    value = {
+      'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
+      'settings': experiment.config['evaluation'],
+    }  # fmt: skip
+    records.write_json(workdir / 'evaluation' / f'{name}.json', value)
+    np.savez_compressed(workdir / 'evaluation' / f'{name}.npz', **arrays)
+
+
+def _find(
+  experiment: Experiment, workdir: pathlib.Path, name: str
+) -> State | None:
+  folder, like = workdir / 'checkpoints', experiment.like()
+  state = _restore(folder / name, {'state': like})
+  if state is None and name == 'last':
+    content = {'state': like, 'memory': like.params}
+    state = _restore(folder / 'rolling', content)
+  return state
+
+
+def _restore(folder: pathlib.Path, like: Tree) -> State | None:
+  """The newest state under `folder`; None if there is no such checkpoint."""
+  if not folder.exists():
+    return None
+  kept = Checkpoints(folder, keep=None)
+  try:
+    steps = kept.steps()
+    return kept.restore(steps[-1], like)[0]['state'] if steps else None
+  finally:
+    kept.close()

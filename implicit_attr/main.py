@@ -1,0 +1,108 @@
+"""Trains, tracks, evaluates and reports, as one config says.
+
+  python -m implicit_attr.main --config configs/digits_cnn.py
+
+Kept short on purpose: everything it calls can be imported and tested, or used
+from a notebook.
+"""
+
+import logging
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from implicit_attr import errors
+
+MODES = ('train', 'evaluate', 'report')
+CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='a config file, and after a colon its argument'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'folder of the run; runs/<config> if not given'
+)
+_MODE = flags.DEFINE_string('mode', 'train', f'one of {", ".join(MODES)}')
+_COMPILED = flags.DEFINE_string(
+  'compilation_cache', str(CACHE.expanduser() / 'implicit_attr' / 'xla'),
+  "where compiled programs are kept between starts; '' turns it off",
+)  # fmt: skip
+
+
+def main(_) -> int:
+  """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
+  import jax
+
+  from implicit_attr import evaluation, loop, records, report
+  from implicit_attr.experiment import build
+
+  if _COMPILED.value:
+    jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  mode, workdir = _MODE.value, _workdir()
+  errors.choose('--mode', mode, MODES)
+  if mode == 'report':
+    print(report.write(workdir))
+    return 0
+  experiment = build(_CONFIG.value.to_dict())
+  evaluation.check(experiment.config['evaluation'])
+  try:
+    if mode == 'train':
+      loop.train(experiment, workdir)
+    evaluation.evaluate(experiment, workdir)
+    records.write_status(workdir, 'finished', experiment.total)
+    return 0
+  except loop.Diverged as e:
+    print(e, file=sys.stderr)
+    return 3
+  except loop.Interrupted as e:
+    print(e, file=sys.stderr)
+    return 143
+  finally:
+    if (workdir / 'metrics.jsonl').exists():
+      print(report.write(workdir))
+
+
+def _workdir() -> pathlib.Path:
+  if _WORKDIR.value:
+    return pathlib.Path(_WORKDIR.value).absolute()
+  if _CONFIG.value is None:
+    raise errors.InputError('--workdir or --config must be given')
+  name = config_flags.get_config_filename(flags.FLAGS['config'])
+  return pathlib.Path('runs', pathlib.Path(name).stem).absolute()
+
+
+def _flags(argv: list[str]) -> list[str]:
+  """Parses the flags; whatever is wrong with them is one line."""
+  try:
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is None and _MODE.value != 'report':
+      raise errors.InputError('--config must name a config file')
+    return rest
+  except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
+    _refuse(e)
+
+
+def _refuse(error: Exception) -> Any:
+  text = str(error)
+  if isinstance(error, KeyError | AttributeError):
+    text = f'--config has no key {text}'
+  print('error:', ' '.join(text.split()), file=sys.stderr)
+  raise SystemExit(2)
+
+
+def _guarded(argv: list[str]) -> int:
+  try:
+    return main(argv)
+  except errors.InputError as e:
+    _refuse(e)
+
+
+if __name__ == '__main__':
+  logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+  logging.getLogger('implicit_attr').setLevel(logging.INFO)
+  app.run(_guarded, flags_parser=_flags)

@@ -1,0 +1,136 @@
+"""Which networks are there, and how is one built from its name and options?
+
+The only folder that knows flax. `build` gives a linen module; everything else
+sees `apply_fn(params, x) -> (logits, out)`. In every parameter tree the layer
+that touches the pixels is called `first`. `module.clone(activation='softplus')`
+with the same parameters is the smooth surrogate of a ReLU network.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flax import linen as nn
+
+from implicit_attr import errors
+from implicit_attr.models import attention
+from implicit_attr.models.activations import (
+  ACTIVATIONS,
+  activate,
+  centred_softplus,
+  softplus,
+)
+from implicit_attr.models.attention import KERNELS
+from implicit_attr.models.cnn import SimpleCNN
+from implicit_attr.models.conv import Conv, conv2d
+from implicit_attr.models.mlp import MLP
+from implicit_attr.models.resnet import NORMS, STAGES, WIDTHS, ResNet
+from implicit_attr.models.vit import READOUTS, SIZES, ViT
+
+__all__ = [
+  'ACTIVATIONS',
+  'KERNELS',
+  'MLP',
+  'MODELS',
+  'SIZES',
+  'Conv',
+  'ResNet',
+  'SimpleCNN',
+  'ViT',
+  'activate',
+  'attention',
+  'build',
+  'centred_softplus',
+  'conv2d',
+  'softplus',
+]
+
+
+def _vit(size: str = 'digits', **options: Any) -> ViT:
+  errors.choose('model.size', size, SIZES)
+  return ViT(**(SIZES[size] | options))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+  'mlp': MLP,
+  'cnn': SimpleCNN,
+  **{
+    name: functools.partial(ResNet, stages=STAGES[name], width=WIDTHS[name])
+    for name in STAGES
+  },
+  'vit': _vit,
+}
+"""Name -> function of the options that makes the module."""
+
+_CHOICES = {
+  'activation': ACTIVATIONS,
+  'attention': KERNELS,
+  'downsample': ('stride', 'avg_pool'),
+  'norm': NORMS,
+  'readout': READOUTS,
+}
+_COUNTS = ('num_classes', 'width', 'depth', 'heads', 'patch', 'mlp_ratio')
+_CLASSES = {'mlp': MLP, 'cnn': SimpleCNN, 'vit': ViT}
+
+
+def build(name: str, **options: Any) -> nn.Module:
+  """The module `name` of `MODELS`, for example build('cnn', width=8).
+
+  Common options: num_classes, activation (one of `ACTIVATIONS`), beta (of the
+  two softplus), mean and std (of the pixels, one number or one per channel).
+  mlp: widths. cnn: width, depth, downsample, hidden. resnetN: width, norm.
+  vit: size (one of `SIZES`) and, over it, patch, width, depth, heads,
+  mlp_ratio; readout, attention (one of `KERNELS`), qk_norm, temperature.
+
+  The module's call is (x, train=False, beta=None) -> (logits, out).
+
+  Raises:
+    InputError: for an unknown name or option, and for a value out of range.
+  """
+  errors.choose('model.name', name, MODELS)
+  options = {
+    key: tuple(v) if isinstance(v, list) else v for key, v in options.items()
+  }
+  cls = _CLASSES.get(name, ResNet)
+  known = {f.name for f in dataclasses.fields(cls)}
+  known -= {'parent', 'name', 'stages'}
+  known |= {'size'} if name == 'vit' else set()
+  for key, value in options.items():
+    errors.choose('model option', key, known)
+    _check(key, value)
+  module = MODELS[name](**options)
+  if name == 'vit':
+    errors.require(
+      'model.heads',
+      module.heads,
+      module.width % module.heads == 0,
+      f'a divisor of the width {module.width}',
+    )
+  return module
+
+
+def _check(key: str, value: Any) -> None:
+  """Raises InputError if `value` cannot be the option `key`."""
+  field = f'model.{key}'
+  if key in _CHOICES:
+    errors.choose(field, value, _CHOICES[key])
+  elif key in _COUNTS:
+    errors.number(field, value, 1, integer=True)
+  elif key == 'hidden':
+    errors.number(field, value, 0, integer=True)
+  elif key in ('beta', 'temperature'):
+    errors.number(field, value, 0, open_low=True)
+  elif key == 'widths':
+    ok = isinstance(value, tuple)
+    errors.require(field, value, ok, 'a tuple of integers')
+    for width in value:
+      errors.number(field, width, 1, integer=True)
+  elif key in ('mean', 'std'):
+    for number in value if isinstance(value, tuple) else (value,):
+      if key == 'mean':
+        errors.number(field, number)
+      else:
+        errors.number(field, number, 0, open_low=True)
+  elif key == 'qk_norm':
+    errors.require(field, value, isinstance(value, bool), 'True or False')

@@ -1,0 +1,49 @@
+"""Which non-linearities can a network have, and how smooth are they?
+
+`relu` is piecewise linear: second derivatives in the input vanish or jump, so
+attacks on gradients need a surrogate. The two softplus functions are that
+surrogate: smooth, and equal to `relu` in the limit of large `beta`. `beta` may
+be traced, so that it can be annealed without compiling again.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+
+from implicit_attr.types import Array
+
+
+def softplus(x: Array, beta: float | Array = 10.0) -> Array:
+  """log(1 + exp(beta x)) / beta; tends to relu(x) as beta grows.
+
+  Guarantees: smooth, no overflow for any finite `x`, second derivative
+  beta sigma(beta x) (1 - sigma(beta x)) exactly, also at 0; at most
+  log(2) / beta above relu.
+  """
+  return jax.nn.softplus(beta * x) / beta
+
+
+def centred_softplus(x: Array, beta: float | Array = 10.0) -> Array:
+  """softplus(x) - log(2) / beta: the same derivatives, and 0 at 0.
+
+  Without the centring every layer of a small-beta network starts from a
+  constant of log(2) / beta.
+  """
+  return softplus(x, beta) - math.log(2.0) / beta
+
+
+ACTIVATIONS: dict[str, Callable[[Array, float | Array], Array]] = {
+  'relu': lambda x, beta: jax.nn.relu(x),
+  'gelu': lambda x, beta: jax.nn.gelu(x, approximate=False),
+  'tanh': lambda x, beta: jax.numpy.tanh(x),
+  'softplus': softplus,
+  'centred_softplus': centred_softplus,
+}
+"""Name -> function of (x, beta); the first three ignore `beta`."""
+
+
+def activate(name: str, beta: float | Array) -> Callable[[Array], Array]:
+  """The activation `name` with `beta` bound."""
+  fun = ACTIVATIONS[name]
+  return lambda x: fun(x, beta)

@@ -1,0 +1,17 @@
+"""What is measured while a network trains, and never changes the training?
+
+A probe sees the parameters before the update of its step, in evaluation mode,
+on a fixed set of examples. It returns a flat dict: scalars go to
+metrics.jsonl, arrays [n] (one number per example) to probes/<step>.npz.
+"""
+
+from implicit_attr.probes.confounders import confounders
+from implicit_attr.probes.input import input_curvature
+from implicit_attr.probes.parameter import batch_sharpness, parameter_curvature
+
+__all__ = [
+  'batch_sharpness',
+  'confounders',
+  'input_curvature',
+  'parameter_curvature',
+]

@@ -1,0 +1,30 @@
+"""What else moves when curvature moves, and could be the real cause?"""
+
+import jax.numpy as jnp
+
+from implicit_attr import attribution
+from implicit_attr.types import ApplyFn, Array, Batch, Params
+
+
+def confounders(
+  apply_fn: ApplyFn, params: Params, batch: Batch
+) -> dict[str, Array]:
+  """‖W1‖, the scale of the logits, the margin.
+
+  ‖W1‖ (spectral, the first layer as one matrix [inputs, outputs]) enters
+  every bound from parameter to input curvature squared; under cross-entropy a
+  growing logit scale flattens the loss while it sharpens the logits.
+
+  Returns:
+    'param/w1_norm'; 'logit/scale', the standard deviation of an example's
+    logits over classes; 'logit/margin', true logit minus the best other. The
+    last two also per example: [n].
+  """
+  kernel = params['first']['kernel']
+  logits, _ = apply_fn(params, batch['image'])
+  w1 = kernel.reshape(-1, kernel.shape[-1])
+  return {
+    'param/w1_norm': jnp.linalg.norm(w1, ord=2),
+    'logit/scale': jnp.std(logits, axis=-1),
+    'logit/margin': attribution.target('margin', logits, batch['label']),
+  }

@@ -1,0 +1,159 @@
+"""How does a figure look, and what does the page need to know about it?
+
+One small panel a file, so that a phone shows it at full width and a screen
+shows several beside each other. Drawn without pyplot: no global state, no
+display, the same bytes every time.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from implicit_attr import errors
+
+# Okabe and Ito's palette: told apart by colour-blind readers and in grey.
+BLUE, VERMILLION, GREEN = '#0072B2', '#D55E00', '#009E73'
+ORANGE, PURPLE, SKY = '#E69F00', '#CC79A7', '#56B4E9'
+INK, GREY = '#222222', '#7F7F7F'
+CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+
+_STYLE = {
+  'font.family': 'DejaVu Sans',  # comes with matplotlib, so always the same
+  'font.size': 8.5,
+  'axes.titlesize': 9,
+  'axes.titlelocation': 'left',
+  'axes.labelsize': 8.5,
+  'axes.edgecolor': '#555555',
+  'axes.linewidth': 0.7,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.unicode_minus': True,
+  'xtick.labelsize': 8,
+  'ytick.labelsize': 8,
+  'xtick.color': '#555555',
+  'ytick.color': '#555555',
+  'xtick.labelcolor': INK,
+  'ytick.labelcolor': INK,
+  'text.color': INK,
+  'axes.labelcolor': INK,
+  'lines.linewidth': 1.4,
+  'lines.markersize': 3.5,
+  'legend.frameon': False,
+  'legend.fontsize': 8,
+  'legend.handlelength': 1.8,
+  'figure.dpi': 100,
+}
+_DPI = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+  """A PNG of the run directory and the sentence that stands in for it."""
+
+  path: pathlib.Path
+  alt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Exhibit:
+  """Some panels under one caption; with no image, `missing` says why."""
+
+  title: str
+  caption: str
+  images: tuple[Image, ...]
+  missing: str = ''
+  wide: bool = False
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+  """Within it every figure looks the same, whatever a user's matplotlibrc."""
+  import matplotlib
+
+  with matplotlib.rc_context():
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update(_STYLE)
+    yield
+
+
+def maths(text: str) -> str:
+  """Sets λ_max in a figure as a formula; the page does it in its own way."""
+  return text.replace('λ_max', r'$\lambda_\mathrm{max}$')
+
+
+def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
+  """Axes of a panel of standard width; its figure is `axes.figure`."""
+  from matplotlib.figure import Figure
+
+  axes = Figure(figsize=(3.5, height), layout='constrained').add_subplot()
+  axes.set_title(maths(title))
+  axes.set_xlabel(maths(xlabel))
+  axes.set_ylabel(maths(ylabel))
+  return axes
+
+
+def tiles(rows: int, columns: int, side: float, foot: float) -> Any:
+  """Square axes without ticks, [rows][columns], `foot` inches below each.
+
+  Placed by hand: laying out that many axes automatically takes seconds. Two
+  lines of text fit above the first row.
+  """
+  from matplotlib.figure import Figure
+
+  head, gap = 0.5, 0.08
+  width = columns * (side + gap) + gap
+  height = head + rows * (side + foot)
+  target = Figure(figsize=(width, height))
+  grid = []
+  for row in range(rows):
+    bottom = height - head - (row + 1) * side - row * foot
+    grid.append([])
+    for column in range(columns):
+      left = gap + column * (side + gap)
+      axes = target.add_axes(
+        (left / width, bottom / height, side / width, side / height)
+      )
+      axes.set_xticks([])
+      axes.set_yticks([])
+      axes.spines[:].set(visible=True, lw=0.4, color='#999999')
+      grid[row].append(axes)
+  return grid
+
+
+def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
+  """Makes an x or y axis logarithmic if `values` span over `most` times.
+
+  Only where all finite values are positive; a plain scale stays plain.
+  """
+  values = np.asarray(values)
+  values = values[np.isfinite(values)]
+  wide = values.size and values.min() > 0 and values.max() > most * values.min()
+  if wide:
+    name = axis.axis_name
+    getattr(axis.axes, f'set_{name}scale')('log')
+
+
+def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:
+  """Writes the figure as folder/name.png.
+
+  Raises:
+    InputError: the folder cannot be written.
+  """
+  path = folder / f'{name}.png'
+  try:
+    target.savefig(path, dpi=_DPI, metadata={'Software': None})
+  except OSError as e:
+    raise unwritable(folder, e) from e
+  return Image(path, alt)
+
+
+def unwritable(path: pathlib.Path, error: OSError) -> errors.InputError:
+  """The one line for a folder in which a report cannot be left."""
+  return errors.InputError(
+    f'--workdir={str(path)!r} must be a folder that can be written '
+    f'({error.strerror})'
+  )

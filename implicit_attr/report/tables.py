@@ -1,0 +1,199 @@
+"""Which numbers stand in the tables, and how are they written?
+
+A robustness number never stands alone: its interval, n, n kept, the same
+number under random signs, clean accuracy and faithfulness are beside it.
+"""
+
+# ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
+
+import dataclasses
+import math
+from typing import Any
+
+from implicit_attr.report.read import Evaluation
+
+BASELINE = 'random_sign'
+"""The attack that is none: signs drawn at random, at the same size."""
+
+RULES = {
+  'last': 'fixed duration',
+  'train_loss': 'equal training loss',
+  'test_accuracy': 'equal test accuracy',
+}
+"""checkpoint -> the rule under which runs are compared at it."""
+
+METRICS = {
+  'topk': 'Top-k kept',
+  'kendall': 'Kendall τ',
+  'spearman': 'Spearman ρ',
+  'cosine': 'Cosine',
+}
+_FAITHFUL = {
+  'deletion_auc': 'Deletion AUC ↓',
+  'insertion_auc': 'Insertion AUC ↑',
+  'mask_mass': 'Mass in mask ↑',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Texts as they stand on the page; a row is (cells, is it a baseline).
+
+  A cell is its lines: a number, and its interval where it has one.
+  """
+
+  head: list[str]
+  rows: list[tuple[list[tuple[str, ...]], bool]]
+
+  @property
+  def arrows(self) -> bool:
+    """Does a head say with an arrow which way is better?"""
+    return any(name[-1] in '↑↓' for name in self.head)
+
+
+def plain(name: str) -> str:
+  """'integrated_gradients' -> 'integrated gradients'."""
+  return name.replace('_', ' ').replace(' x ', ' × ')
+
+
+def rule(checkpoint: str) -> str:
+  """How the page calls a checkpoint: by what runs have in common at it."""
+  return RULES.get(checkpoint, plain(checkpoint))
+
+
+def attack_name(name: str) -> str:
+  """How the page calls an attack: 'top-k attack', 'random signs'."""
+  known = {BASELINE: 'random signs', 'topk': 'top-k attack'}
+  return known.get(name, f'{plain(name)} attack')
+
+
+def number(value: Any, digits: int = 3) -> str:
+  """Fixed digits; – for what is missing or not finite."""
+  fits = isinstance(value, int | float) and math.isfinite(value)
+  return f'{value:.{digits}f}'.replace('-', '−') if fits else '–'
+
+
+def short(value: Any, digits: int = 3) -> str:
+  """Significant digits, for quantities whose size is not known before."""
+  fits = isinstance(value, int | float) and math.isfinite(value)
+  if not fits:
+    return '–'
+  if value and not 1e-3 <= abs(value) < 1e5:
+    text = f'{value:.{digits - 1}e}'
+  else:
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    text = (
+      f'{value:.{max(digits - whole, 0)}f}' if whole else f'{value:.{digits}g}'
+    )
+  return text.replace('-', '−')
+
+
+def estimate(value: Any) -> tuple[str, ...]:
+  """('0.512', '[0.480, 0.544]') of a mean with its interval."""
+  if not isinstance(value, dict):
+    return (number(value),)
+  mean = number(value.get('mean'))
+  if value.get('low') is None or value.get('high') is None:
+    return (mean,)
+  return (mean, f'[{number(value["low"])}, {number(value["high"])}]')
+
+
+def percent(value: Any) -> str:
+  """A share as '98.1 %'."""
+  fits = isinstance(value, int | float) and math.isfinite(value)
+  return f'{100 * value:.1f} %' if fits else '–'
+
+
+def estimates(values: Any, prefix: str = '') -> dict[str, Any]:
+  """Flattens nested dicts down to those that hold a 'mean', or numbers."""
+  if not isinstance(values, dict) or 'mean' in values:
+    return {prefix: values} if values is not None else {}
+  flat: dict[str, Any] = {}
+  for key, value in values.items():
+    flat |= estimates(value, f'{prefix} {key}'.strip())
+  return flat
+
+
+def beside(row: dict[str, Any]) -> dict[str, Any]:
+  """Faithfulness and mask numbers of a row, by name."""
+  return estimates(row.get('faithfulness') or {}) | estimates(
+    row.get('mask_mass'), 'mask_mass'
+  )
+
+
+def sizes(evaluation: Evaluation) -> list[Any]:
+  """The radii of the rows, in order of appearance."""
+  return list(dict.fromkeys(row.get('eps') for row in evaluation.rows))
+
+
+def robustness(evaluation: Evaluation) -> Table:
+  """One row per map, perturbation and radius, baselines after their attack."""
+  rows = ordered(evaluation.rows)
+  metrics = list(
+    dict.fromkeys(name for row in rows for name in row.get('metrics') or {})
+  )
+  extras = list(dict.fromkeys(name for row in rows for name in beside(row)))
+  several = len(sizes(evaluation)) > 1
+  head = ['Map', 'Perturbation', *(['ε'] if several else [])]
+  head += [METRICS.get(name, plain(name)) for name in metrics]
+  head += ['n', 'kept']
+  head += [_FAITHFUL.get(name, plain(name)) for name in extras]
+  body, before = [], None
+  for row in rows:
+    name = row.get('attribution', '–')
+    found = row.get('metrics') or {}
+    other = beside(row)
+    cells = [
+      (plain(name) if name != before else '',),
+      (attack_name(row.get('attack', '–')),),
+      *([(short(row.get('eps')),)] if several else []),
+      *(estimate(found.get(metric)) for metric in metrics),
+      (str(row.get('n', '–')),),
+      (str(row.get('n_kept', '–')),),
+      *(estimate(other.get(extra)) for extra in extras),
+    ]
+    body.append((cells, row.get('attack') == BASELINE))
+    before = name
+  return Table(head, body)
+
+
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Rows by map (as they came), then radius, the baseline after attacks."""
+  maps = list(dict.fromkeys(row.get('attribution') for row in rows))
+  return sorted(
+    rows,
+    key=lambda row: (
+      maps.index(row.get('attribution')),
+      row.get('eps') or 0,
+      row.get('attack') == BASELINE,
+    ),
+  )
+
+
+def rules(evaluations: dict[str, Evaluation]) -> Table:
+  """One row per rule of comparison: where it stopped, and what held there."""
+  attacked: dict[tuple[str, str, Any], dict[str, tuple[str, ...]]] = {}
+  for name, evaluation in evaluations.items():
+    for row in ordered(evaluation.rows):
+      if row.get('attack') != BASELINE:
+        key = (row.get('attribution'), row.get('attack'), row.get('eps'))
+        found = estimate((row.get('metrics') or {}).get('topk'))
+        attacked.setdefault(key, {})[name] = found
+  several = len({key[1:] for key in attacked}) > 1
+  head = ['Compared at', 'Updates', 'Test accuracy', 'Test loss']
+  for method, attack, eps in attacked:
+    tail = f', {attack_name(attack)}, ε = {short(eps)}' if several else ''
+    head.append(f'{plain(method)}{tail}')
+  body = []
+  for name in dict.fromkeys([*RULES, *evaluations]):
+    evaluation = evaluations.get(name)
+    clean = evaluation.clean if evaluation else {}
+    cells = [
+      (rule(name),),
+      (str(evaluation.step) if evaluation else 'not evaluated',),
+      (percent(clean.get('accuracy')),),
+      (short(clean.get('loss')),),
+      *(found.get(name, ('–',)) for found in attacked.values()),
+    ]
+    body.append((cells, evaluation is None))
+  return Table(head, body)

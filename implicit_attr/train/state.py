@@ -1,0 +1,49 @@
+"""What is all there is to a training run at one step?
+
+Everything else (batch order, randomness, learning rate) is a function of the
+config and the step, so these four fields are what a checkpoint holds.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_attr.types import ApplyFn, Array, Params, Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """step [] int32: updates already applied; model_state: batch statistics."""
+
+  step: Array
+  params: Params
+  model_state: Tree
+  opt_state: Tree
+
+
+def init(
+  module: Any, tx: optax.GradientTransformation, key: Array, x: Array
+) -> State:
+  """State at step 0; `x` [1, H, W, C] gives the shape; jit it."""
+  variables = module.init(key, x)
+  params = variables['params']
+  model_state = {k: v for k, v in variables.items() if k != 'params'}
+  return State(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
+
+
+def frozen(module: Any, model_state: Tree) -> ApplyFn:
+  """The network in evaluation mode with its statistics closed over.
+
+  Per-example quantities need examples that do not see each other, so this is
+  the only form in which curvature, attributions and attacks see a network.
+  Keyword arguments (`beta`) reach the module.
+  """
+
+  def apply_fn(params: Params, x: Array, **options) -> tuple[Array, dict]:
+    return module.apply({'params': params, **model_state}, x, **options)
+
+  return apply_fn

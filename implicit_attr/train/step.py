@@ -1,0 +1,81 @@
+"""What is one training step? update after sums, both pure.
+
+`sums` is the only part that sees examples and is linear in them: adding the
+results of two halves of a batch gives the result of the whole. `update` sees
+only sums, divides once, and is the same arithmetic on every device.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_attr.train.state import State
+from implicit_attr.types import ApplyFn, Array, Batch, LossFn, Params, Tree
+
+Sums = dict[str, Tree]
+"""'grad' tree, 'loss' [], 'correct' [], 'n' [], all sums over examples, and
+'model_state', the new batch statistics."""
+
+
+def make_sums(
+  module: Any, make_loss_fn: Callable[[ApplyFn], LossFn]
+) -> Callable[[Params, Tree, Batch, Array], Sums]:
+  """sums(params, model_state, batch, key) of the network in training mode.
+
+  Args:
+    module: a flax module.
+    make_loss_fn: apply_fn -> loss_fn, an objective with its options bound.
+  """
+
+  def sums(params, model_state, batch, key):
+    def apply_fn(params, x):
+      (logits, out), new = module.apply(
+        {'params': params, **model_state},
+        x,
+        train=True,
+        mutable=list(model_state),
+        rngs={'dropout': key},
+      )
+      return logits, {**out, 'model_state': new}
+
+    def total(params):
+      per_example, aux = make_loss_fn(apply_fn)(params, batch, key)
+      return jnp.sum(per_example), aux
+
+    (loss, aux), grad = jax.value_and_grad(total, has_aux=True)(params)
+    correct = jnp.argmax(aux['logits'], axis=-1) == batch['label']
+    return {
+      'grad': grad,
+      'loss': loss,
+      'correct': jnp.sum(correct.astype(jnp.float32)),
+      'n': jnp.full((), correct.shape[0], jnp.float32),
+      'model_state': aux.get('model_state', model_state),
+    }
+
+  return sums
+
+
+def make_update(
+  tx: optax.GradientTransformation,
+) -> Callable[[State, Sums, Array], State]:
+  """update(state, sums, lr): `tx` gives a direction, `lr` is traced."""
+
+  def update(state, sums, lr):
+    grad = jax.tree.map(lambda g: g / sums['n'], sums['grad'])
+    direction, opt_state = tx.update(grad, state.opt_state, state.params)
+    params = jax.tree.map(
+      lambda p, d: p - lr.astype(p.dtype) * d, state.params, direction
+    )
+    return dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=params,
+      model_state=sums['model_state'],
+      opt_state=opt_state,
+    )
+
+  return update

@@ -1,0 +1,45 @@
+"""Packaging; tools are configured in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+version = re.search(
+  r"__version__ = '(.+)'", (here / 'implicit_attr/__init__.py').read_text()
+)[1]
+
+setuptools.setup(
+  name='implicit_attr',
+  version=version,
+  description='Which training dynamics make explanations robust?',
+  long_description=(here / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['implicit_attr*']),
+  package_data={'implicit_attr.report': ['*.j2', '*.css']},
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.1',
+    'array_record>=0.8',
+    'flax>=0.12.8,<0.13',
+    'importlib_resources',  # tensorflow-datasets needs it, undeclared
+    'jax>=0.10,<0.13',
+    'jinja2>=3.1',
+    'matplotlib>=3.9',
+    'ml_collections>=1.0',
+    'numpy>=2.0',
+    'optax>=0.2.6,<0.3',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'pillow>=10',
+    'scikit-learn>=1.5',
+    'scipy>=1.13',
+    'tensorflow-datasets>=4.9.9,<5',
+  ],
+  extras_require={
+    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.17,<0.18'],
+    'tensorboard': ['tensorboardX>=2.6'],
+    'peers': ['captum', 'foolbox', 'scikit-image', 'torch'],
+  },
+)

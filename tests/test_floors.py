@@ -1,0 +1,127 @@
+"""Do imports go down the floors only, and stay light where they must?"""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / 'implicit_attr'
+
+# Module or folder -> floor; what a floor may see is everything below it,
+# unless SEES says otherwise.
+FLOORS = {
+  'types': 0, 'keys': 0, 'numerics': 0, 'errors': 0,
+  'curvature': 1, 'attribution': 1, 'attacks': 1, 'similarity': 1,
+  'models': 1, 'losses': 1,
+  'data': 2,
+  'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
+  'train': 4, 'probes': 4, 'objectives': 4,
+  'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
+  'evaluation': 5, 'loop': 5, 'report': 5,
+  'main': 6,
+}  # fmt: skip
+SEES = {0: set(), 1: {0}, 2: {0}, 3: {0}, 4: {0, 1}, 5: {0, 1, 2, 3, 4}, 6: {0, 3, 5}}
+NEIGHBOURS = {
+  'numerics': {'types'},
+  'attacks': {'similarity'},
+  'objectives': {'losses'},
+  'progress': {'cadence'},
+  'experiment': set(),
+  'scoring': {'experiment'},
+  'tracking': {'experiment'},
+  'robustness': {'experiment', 'scoring'},
+  'evaluation': {'experiment', 'scoring', 'robustness'},
+  'loop': {'experiment', 'scoring', 'tracking'},
+}
+# A heavy library and the only files that may name it.
+ONLY_IN = {
+  'flax': {'models'},
+  'orbax': {'checkpoint'},
+  'tensorboardX': {'records'},
+  'tensorflow_datasets': {'data'},
+  'sklearn': {'data'},
+  'matplotlib': {'report'},
+  'jinja2': {'report'},
+  'ml_collections': {'main'},
+  'scipy': {'robustness'},
+}
+
+
+def part(path: pathlib.Path) -> str:
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def imports(path: pathlib.Path) -> set[str]:
+  """Dotted names that `path` imports, at any depth of the file."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      found |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return found
+
+
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+def test_every_module_has_a_floor():
+  assert {part(f) for f in FILES} - {'__init__'} == set(FLOORS)
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.name))
+def test_imports_go_down_the_floors(path):
+  here = part(path)
+  if here == '__init__':
+    assert not imports(path)
+    return
+  for name in imports(path):
+    if not name.startswith('implicit_attr.'):
+      continue
+    there = name.split('.')[1]
+    if there == here:
+      continue
+    allowed = FLOORS[there] in SEES[FLOORS[here]]
+    allowed |= there in NEIGHBOURS.get(here, ())
+    assert allowed, f'{path.name} on floor {FLOORS[here]} imports {name}'
+
+
+@pytest.mark.parametrize('library', ONLY_IN)
+def test_a_heavy_library_is_named_in_one_place(library):
+  users = {
+    part(f)
+    for f in FILES
+    if any(name.split('.')[0] == library for name in imports(f))
+  }
+  assert users <= ONLY_IN[library]
+
+
+def test_floors_0_1_and_4_import_with_jax_flax_optax_and_numpy_alone():
+  wanted = [m for m, floor in FLOORS.items() if floor in (0, 1, 4)]
+  barred = [
+    'tensorboardX', 'tensorflow_datasets', 'array_record', 'sklearn', 'PIL',
+    'matplotlib', 'jinja2', 'ml_collections',
+  ]  # fmt: skip
+  # absl and orbax are not barred: flax itself brings and imports them.
+  code = f'''
+import sys
+class Bar:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in {barred!r}:
+      raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Bar())
+import importlib
+for name in {wanted!r}:
+  importlib.import_module('implicit_attr.' + name)
+'''
+  run = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True
+  )
+  assert run.returncode == 0, run.stderr
+
+
+def test_no_file_is_over_300_lines():
+  long = {f.name: n for f in FILES if (n := len(f.read_text().split('\n'))) > 301}
+  assert not long
