@@ -90,6 +90,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
   config, total, every = experiment.config, experiment.total, experiment.every
   rates, seed = experiment.learning_rates, np.uint32(config['seed'])
   started = time.perf_counter()
+  records.claim(workdir, config)
   folder = workdir / 'checkpoints'
   with contextlib.ExitStack() as stack:
     opened = lambda thing: stack.enter_context(contextlib.closing(thing))

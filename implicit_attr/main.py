@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from implicit_attr import errors
@@ -37,8 +38,7 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import evaluation, loop, records, report
-  from implicit_attr.experiment import build
+  from implicit_attr import evaluation, experiment, loop, records, report
 
   if _COMPILED.value:
     jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
@@ -48,23 +48,23 @@ def main(_) -> int:
   if mode == 'report':
     print(report.write(workdir))
     return 0
-  experiment = build(_CONFIG.value.to_dict())
-  evaluation.check(experiment.config['evaluation'])
+  config = _CONFIG.value.to_dict() if _CONFIG.value else None
+  if mode == 'evaluate':
+    config = records.continued(workdir, config)
+  built = experiment.build(config)
+  evaluation.check(config['evaluation'])
+  status = 0
   try:
     if mode == 'train':
-      loop.train(experiment, workdir)
-    evaluation.evaluate(experiment, workdir)
-    records.write_status(workdir, 'finished', experiment.total)
-    return 0
-  except loop.Diverged as e:
+      loop.train(built, workdir)
+    evaluation.evaluate(built, workdir)
+    if mode == 'train':
+      records.write_status(workdir, 'finished', built.total)
+  except (loop.Diverged, loop.Interrupted) as e:
     print(e, file=sys.stderr)
-    return 3
-  except loop.Interrupted as e:
-    print(e, file=sys.stderr)
-    return 143
-  finally:
-    if (workdir / 'metrics.jsonl').exists():
-      print(report.write(workdir))
+    status = 3 if isinstance(e, loop.Diverged) else 143
+  print(report.write(workdir))
+  return status
 
 
 def _workdir() -> pathlib.Path:
@@ -80,7 +80,7 @@ def _flags(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them is one line."""
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is None and _MODE.value != 'report':
+    if _CONFIG.value is None and _MODE.value == 'train':
       raise errors.InputError('--config must name a config file')
     return rest
   except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
@@ -95,6 +95,17 @@ def _refuse(error: Exception) -> Any:
   raise SystemExit(2)
 
 
+def _talk() -> None:
+  """Our own lines with the time of day; of other libraries only warnings."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  log = logging.getLogger('implicit_attr')
+  log.addHandler(handler)
+  log.setLevel(logging.INFO)
+  log.propagate = False
+
+
 def _guarded(argv: list[str]) -> int:
   try:
     return main(argv)
@@ -103,6 +114,5 @@ def _guarded(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-  logging.getLogger('implicit_attr').setLevel(logging.INFO)
+  _talk()
   app.run(_guarded, flags_parser=_flags)

@@ -103,16 +103,36 @@ def claim(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   path = workdir / 'config.json'
   config = json.loads(json.dumps(config))  # tuples become lists, as on disk
   if path.exists():
-    found = read_config(workdir)['config']
-    changes = differences(found, config)
-    errors.require(
-      '--workdir', str(workdir), not changes,
-      'a new folder, or one of the same config; it differs in '
-      + '; '.join(changes[:5])
-      + (f' and {len(changes) - 5} more' if len(changes) > 5 else ''),
-    )  # fmt: skip
+    _same(workdir, read_config(workdir)['config'], config)
     return
   write_json(path, {'config': config, **environment()})
+
+
+def continued(
+  workdir: pathlib.Path, config: dict[str, Any] | None
+) -> dict[str, Any]:
+  """The config of the run in `workdir`, with the evaluation of `config`.
+
+  Raises:
+    InputError: there is no run, or `config` differs in more than that.
+  """
+  found = read_config(workdir)['config']
+  if config is None:
+    return found
+  config = json.loads(json.dumps(config))
+  same = {**config, 'evaluation': found['evaluation']}
+  _same(workdir, found, same)
+  return config
+
+
+def _same(workdir: pathlib.Path, found: dict, config: dict) -> None:
+  changes = differences(found, config)
+  errors.require(
+    '--workdir', str(workdir), not changes,
+    'a new folder, or one of the same config; it differs in '
+    + '; '.join(changes[:5])
+    + (f' and {len(changes) - 5} more' if len(changes) > 5 else ''),
+  )  # fmt: skip
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

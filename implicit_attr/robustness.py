@@ -24,7 +24,7 @@ from implicit_attr import (
 from implicit_attr.experiment import Experiment
 from implicit_attr.scoring import chunks
 from implicit_attr.train import State
-from implicit_attr.types import Array
+from implicit_attr.types import ApplyFn, Array, Explain, Params
 
 METRICS = ('topk', 'kendall', 'spearman', 'cosine')
 
@@ -38,119 +38,147 @@ SEED = 0
 
 
 class Robustness:
-  """One compiled program per attribution and attack, for all checkpoints."""
+  """The attacks of a config as compiled programs, for any number of states.
+
+  Compiling costs more than running on small networks, so what methods share
+  (noise, scores) is compiled once, and a map once per method.
+  """
 
   def __init__(self, experiment: Experiment):
     self._experiment = experiment
     self._settings = settings = experiment.config['evaluation']
     n = min(settings['examples'], len(experiment.test_set))
     self._batch = experiment.test_batch(n)
-    self._programs = {
-      (name, objective): jax.jit(
-        functools.partial(self._chunk, name, objective)
-      )
-      for name in settings['attributions']
-      for objective in settings['attacks']
+    self._noise, self._score = jax.jit(self._noisy), jax.jit(self._scores)
+    bound = lambda fun, *names: jax.jit(functools.partial(fun, *names))
+    self._maps = {m: bound(self._map, m) for m in settings['attributions']}
+    self._attacks = {
+      (m, o): bound(self._attacked, m, o)
+      for m in settings['attributions']
+      for o in settings['attacks']
     }
-    self.jobs = len(self._programs)
+    self.jobs = len(self._attacks)
 
   def __call__(self, state: State) -> Iterator[tuple[list[dict], dict]]:
     """Yields (rows, arrays) of each attribution and attack."""
-    for (name, objective), program in self._programs.items():
-      found = self._run(name, objective, program, state)
+    for name, objective in self._attacks:
+      found = self._run(name, objective, state)
       rows = [
         _row(name, attack, found, self._settings)
         for attack in (objective, BASELINE)
       ]
       yield rows, _arrays(name, objective, found)
 
-  def _run(self, name, objective, program, state) -> dict[str, np.ndarray]:
-    """The program over all examples, chunk by chunk; padding cut off."""
+  def _run(
+    self, name: str, objective: str, state: State
+  ) -> dict[str, np.ndarray]:
+    """Everything about all examples, chunk by chunk; the padding cut off."""
     mesh, parts = self._experiment.mesh, []
+    network = state.params, state.model_state
     size = self._settings['batch_size']
     for i, (chunk, _) in enumerate(chunks(self._batch, size, mesh.size)):
-      key = keys.stream(SEED, f'{name}/{objective}', i)
-      eps = np.float32(self._settings['eps'])
-      part = program(
-        state.params, state.model_state, mesh.split(chunk), key, eps
+      batch, eps = mesh.split(chunk), np.float32(self._settings['eps'])
+      stream = lambda what: keys.stream(SEED, what, i)
+      noise = self._noise(*network, batch['image'], stream(BASELINE), eps)
+      attack = self._attacks[name, objective](
+        *network, batch['image'], stream(f'{name}/{objective}'), eps
       )
+      map_of = lambda x: self._maps[name](*network, x, noise['prediction'])
+      clean = map_of(batch['image'])
+      part = {
+        'prediction': noise['prediction'], 'map/clean': clean,
+        f'curve/{objective}': attack['curve'].T,
+        f'stalled/{objective}': attack['stalled'],
+      }  # fmt: skip
+      for kind, result in ((objective, attack), (BASELINE, noise)):
+        part[f'adv/{kind}'] = result['x_adv']
+        part[f'kept/{kind}'] = result['kept']
+        part[f'map/{kind}'] = changed = map_of(result['x_adv'])
+        scores = self._score(
+          *network, batch, part['prediction'], clean, changed
+        )
+        for metric, value in scores.items():
+          shared = metric.startswith('faithfulness/')
+          part[metric if shared else f'score/{kind}/{metric}'] = value
       parts.append(jax.device_get(part))
     n = len(self._batch['label'])
-    axis = lambda key: 1 if key.startswith('curve/') else 0
-    return {
-      key: np.concatenate([p[key] for p in parts], axis(key)).take(
-        range(n), axis(key)
-      )
-      for key in parts[0]
-    }
+    joined = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    return {**self._batch, **{key: value[:n] for key, value in joined.items()}}
 
-  def _chunk(
-    self, name: str, objective: str, params, model_state, batch, key, eps
+  def _explain(self, name: str, apply_fn: ApplyFn, params: Params) -> Explain:
+    """The map as a function of x and y, with its noise fixed."""
+    settings = self._settings
+    return functools.partial(
+      attribution.METHODS[name], apply_fn, params,
+      key=keys.stream(SEED, 'map'), target=settings['target'],
+      **settings['options'].get(name, {}),
+    )  # fmt: skip
+
+  def _map(self, name, params, model_state, x, y) -> Array:
+    apply_fn = train.frozen(self._experiment.module, model_state)
+    with numerics.exact():
+      return self._explain(name, apply_fn, params)(x, y)
+
+  def _ball(self, eps: Array) -> dict[str, Any]:
+    settings = self._settings
+    return {'eps': eps, 'norm': settings['norm'], 'k': settings['k']}
+
+  def _attacked(
+    self, name, objective, params, model_state, x, key, eps
   ) -> dict[str, Array]:
-    """Attack, baseline and their scores for one chunk; leading axis [B]."""
+    """The attack on the map of the predicted class."""
     settings = self._settings
     apply_fn = train.frozen(self._experiment.module, model_state)
     smooth_fn = self._experiment.smooth_apply_fn(model_state)
-    x = batch['image']
-    attack_key, noise_key, map_key = jax.random.split(key, 3)
     predict = lambda x: apply_fn(params, x)[0]
-    options = settings['options'].get(name, {})
-
-    def explain(x: Array, y: Array, apply_fn=apply_fn) -> Array:
-      return attribution.METHODS[name](
-        apply_fn, params, x, y, key=map_key, target=settings['target'],
-        **options,
-      )  # fmt: skip
 
     def surrogate(x: Array, y: Array, beta: Array) -> Array:
-      return explain(x, y, functools.partial(smooth_fn, beta=beta))
+      smooth = functools.partial(smooth_fn, beta=beta)
+      return self._explain(name, smooth, params)(x, y)
 
     with numerics.exact():
-      y = jnp.argmax(predict(x), axis=-1)
-      clean = explain(x, y)
-      attacked = attacks.attack_attribution(
-        attack_key, explain, predict, x, y, eps=eps,
-        norm=settings['norm'], objective=objective, k=settings['k'],
+      return attacks.attack_attribution(
+        key, self._explain(name, apply_fn, params), predict,
+        x, jnp.argmax(predict(x), axis=-1), objective=objective,
         steps=settings['steps'], restarts=settings['restarts'],
-        surrogate=surrogate if smooth_fn else None,
-      )  # fmt: skip
-      noisy = attacks.random_sign(
-        noise_key, explain, predict, x, y,
-        eps=eps, norm=settings['norm'], k=settings['k'],
-      )  # fmt: skip
+        surrogate=surrogate if smooth_fn else None, **self._ball(eps),
+      )._asdict()  # fmt: skip
+
+  def _noisy(self, params, model_state, x, key, eps) -> dict[str, Array]:
+    """Random signs, the same for every map; and what is predicted for x."""
+    apply_fn = train.frozen(self._experiment.module, model_state)
+    predict = lambda x: apply_fn(params, x)[0]
+    with numerics.exact():
+      y = jnp.argmax(predict(x), axis=-1)
+      # Any map will do for an image that is drawn without looking at one.
+      found = attacks.random_sign(
+        key, lambda x, y: x, predict, x, y, **self._ball(eps)
+      )
+    return {'prediction': y, **found._asdict()}
+
+  def _scores(
+    self, params, model_state, batch, prediction, clean, changed
+  ) -> dict[str, Array]:
+    """Similarity of two maps [B], and the faithfulness of the first."""
+    apply_fn = train.frozen(self._experiment.module, model_state)
+    k = self._settings['k']
+    with numerics.exact():
+      # Ranks are of the channel-summed absolute map, the cosine of the signed.
+      ranked = attribution.sum_abs(clean), attribution.sum_abs(changed)
       found = {
-        'image': x, 'prediction': y, 'label': batch['label'],
-        'map/clean': clean, f'curve/{objective}': attacked.curve,
-        f'stalled/{objective}': attacked.stalled,
+        'topk': similarity.topk_intersection(*ranked, k),
+        'kendall': similarity.kendall_tau(*ranked),
+        'spearman': similarity.spearman(*ranked),
+        'cosine': similarity.cosine(clean, changed),
         'faithfulness/deletion_auc': attribution.deletion_auc(
-          apply_fn, params, x, y, clean
+          apply_fn, params, batch['image'], prediction, clean
         ),
-      }  # fmt: skip
+      }
       if 'mask' in batch:
-        found['mask'] = batch['mask']
         found['faithfulness/mask_mass'] = attribution.mask_mass(
           clean, batch['mask']
         )
-      for attack, result in ((objective, attacked), (BASELINE, noisy)):
-        changed = explain(result.x_adv, y)
-        found |= {
-          f'adv/{attack}': result.x_adv, f'map/{attack}': changed,
-          f'kept/{attack}': result.kept,
-        }  # fmt: skip
-        found |= {
-          f'score/{attack}/{metric}': value
-          for metric, value in _similarities(clean, changed, settings['k'])
-        }
     return found
-
-
-def _similarities(a: Array, b: Array, k: float) -> Iterator[tuple[str, Array]]:
-  """Rank metrics on the channel-summed absolute map; cosine on the signed."""
-  ranked = [attribution.sum_abs(m) for m in (a, b)]
-  yield 'topk', similarity.topk_intersection(*ranked, k)
-  yield 'kendall', similarity.kendall_tau(*ranked)
-  yield 'spearman', similarity.spearman(*ranked)
-  yield 'cosine', similarity.cosine(a, b)
 
 
 def _row(
@@ -220,7 +248,7 @@ def _arrays(
     'labels': found['label'][shown],
     'predictions': found['prediction'][shown],
     f'map/{name}/clean': found['map/clean'][shown],
-    f'curve/{name}/{objective}': found[f'curve/{objective}'][:, right].mean(1),
+    f'curve/{name}/{objective}': found[f'curve/{objective}'][right].mean(0),
     f'correct/{name}': right,
     f'shown/{name}': shown,
   }

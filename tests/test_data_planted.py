@@ -56,6 +56,16 @@ def test_nothing_outside_the_mask_depends_on_the_class(monkeypatch):
   assert (differs & (one['mask'] == 1)).any(axis=(1, 2)).all()
 
 
+def test_distractors_are_whole_and_beside_the_glyph(monkeypatch):
+  level = planted.Difficulty(contrast=0.1, distractors=1, noise=0.0)
+  one = next(planted.blocks(level, 'train', 300))
+  monkeypatch.setattr(planted, 'DISTRACTORS', 0 * planted.DISTRACTORS)
+  none = next(planted.blocks(level, 'train', 300))
+  differs = (one['image'] != none['image']).any(axis=3)
+  assert (differs.sum(axis=(1, 2)) == 64).all()
+  assert not (differs & (one['mask'] == 1)).any()
+
+
 def test_probes_of_the_blanked_images_are_at_chance(medium):
   train, test = medium
   bound = CHANCE + 4 * np.sqrt(CHANCE * (1 - CHANCE) / 1000)

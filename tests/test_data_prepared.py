@@ -127,10 +127,15 @@ def test_second_load_reads_the_cache_not_the_records(home, place, monkeypatch):
 def test_set_prepared_anew_is_not_answered_from_the_old_cache(home, place):
   folder = place('shapes/1.0.0')
   load(home, 'shapes')
-  test = folder / 'shapes-test.array_record-00000-of-00001'
   train = folder / 'shapes-train.array_record-00000-of-00001'
+  good = train.read_bytes()
+  damage(train, 'flipped')  # of the same size: only the time tells
+  with pytest.raises(InputError, match='cannot be read'):
+    load(home, 'shapes')
+  train.write_bytes(good)
+  assert len(load(home, 'shapes')) == 40
   info = folder / 'dataset_info.json'
-  shutil.copy(test, train)
+  shutil.copy(str(train).replace('train', 'test'), train)
   info.write_text(info.read_text().replace('"40"', '"10"'))
   assert len(load(home, 'shapes')) == 10
 

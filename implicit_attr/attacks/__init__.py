@@ -1,7 +1,7 @@
 """How badly can an adversary inside a small ball change a map or a label?"""
 
-from implicit_attr.attacks.apgd import apgd
 from implicit_attr.attacks.attribution import attack_attribution
+from implicit_attr.attacks.autopgd import apgd
 from implicit_attr.attacks.balls import NORMS
 from implicit_attr.attacks.baselines import (
   identity,

@@ -6,6 +6,7 @@ of jit.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from implicit_attr import errors
 from implicit_attr.types import Array, Predict
@@ -45,13 +46,15 @@ def check(
   for name, value in counts.items():
     errors.number(name, value, 1, integer=True)
   if known(x) and x.size:
-    ends = float(jnp.min(x)), float(jnp.max(x))
-    finite = bool(jnp.all(jnp.isfinite(x)))
+    # numpy, for under jit even an array that is closed over would be traced.
+    seen = np.asarray(x)
+    ends = float(seen.min()), float(seen.max())
+    finite = bool(np.isfinite(seen).all())
     errors.require('x', f'{ends}', finite, 'finite: no NaN, no infinity')
     inside = low <= ends[0] and ends[1] <= high
     errors.require('x', f'in {ends}', inside, f'in {bounds}, the bounds')
   if known(y) and y.size:
-    least = int(jnp.min(y))
+    least = int(np.asarray(y).min())
     errors.require('y', least, least >= 0, 'labels >= 0')
   return x, y
 
@@ -62,7 +65,7 @@ def check_labels(y: Array, logits: Array, x: Array) -> None:
   fits = len(shape) == 2 and shape[0] == x.shape[0]
   errors.require('predict(x).shape', shape, fits, f'[{x.shape[0]}, C]')
   if known(y) and y.size:
-    top = int(jnp.max(y))
+    top = int(np.asarray(y).max())
     errors.require('y', top, top < shape[1], f'labels < {shape[1]}')
 
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from implicit_attr.attacks import balls, steps
 from implicit_attr.types import Array
 
-
 # How far the first restart begins from x, as a share of a random draw.
 FIRST_START = 0.01
 

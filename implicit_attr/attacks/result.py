@@ -3,7 +3,7 @@
 import warnings
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 
 from implicit_attr.attacks import inputs
 from implicit_attr.types import Array
@@ -38,6 +38,7 @@ def warn_stalled(stalled: Array) -> None:
 
   A caller who jits the attack calls this on `result.stalled` afterwards.
   """
-  if inputs.known(stalled) and bool(jnp.any(stalled)):
-    text = STALLED.format(count=int(jnp.sum(stalled)), total=stalled.size)
+  if inputs.known(stalled) and np.asarray(stalled).any():
+    count = int(np.asarray(stalled).sum())
+    text = STALLED.format(count=count, total=stalled.size)
     warnings.warn(text, stacklevel=3)

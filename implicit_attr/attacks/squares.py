@@ -20,7 +20,7 @@ NORMS = ('linf', 'l2', 'patch')
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 Judge = Callable[[Array], tuple[Array, loop.Verdict]]
-"""x -> (value [B] by which a change is accepted, Verdict by which it is kept)."""
+"""x -> (value [B] by which a change is accepted, Verdict on the image)."""
 
 
 def sides(queries: int, height: int, width: int, area: float) -> np.ndarray:
@@ -61,7 +61,7 @@ def _repaint_linf(key: Array, space: balls.Ball, delta: Array, side: Array):
 
 
 def _repaint_l2(key: Array, space: balls.Ball, delta: Array, side: Array):
-  """Length taken from one square (and what eps leaves unused) goes to another."""
+  """Length taken from one square, and any left of eps, goes to another."""
   to_key, from_key, paint = jax.random.split(key, 3)
   batch, height, width, channels = delta.shape
   mask, pattern = _window(to_key, batch, height, width, side)

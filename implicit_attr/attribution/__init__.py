@@ -9,6 +9,16 @@ and the faithfulness of a map are functions of their own.
 
 from collections.abc import Callable
 
+from implicit_attr.attribution.cam import (
+  cam,
+  cam_pp,
+  enlarge,
+  feature_gradient,
+  grad_cam,
+  grad_cam_pp,
+  guided_grad_cam,
+)
+from implicit_attr.attribution.controls import edges, occlusion, random_map
 from implicit_attr.attribution.faithfulness import (
   blurred,
   deletion_auc,
@@ -38,6 +48,12 @@ from implicit_attr.attribution.reduce import (
   unit_mean,
   unit_sum,
 )
+from implicit_attr.attribution.rules import (
+  deconvnet,
+  deeplift,
+  guided_backprop,
+  lrp_epsilon,
+)
 from implicit_attr.attribution.targets import TARGETS, target
 from implicit_attr.types import Array
 
@@ -49,8 +65,19 @@ METHODS: dict[str, Callable[..., Array]] = {
   'vargrad': vargrad,
   'integrated_gradients': integrated_gradients,
   'expected_gradients': expected_gradients,
+  'guided_backprop': guided_backprop,
+  'deconvnet': deconvnet,
+  'deeplift': deeplift,
+  'lrp_epsilon': lrp_epsilon,
+  'grad_cam': grad_cam,
+  'grad_cam_pp': grad_cam_pp,
+  'guided_grad_cam': guided_grad_cam,
+  'occlusion': occlusion,
+  'random': random_map,
+  'edges': edges,
 }
-"""Name -> method. None of them knows what kind of network it explains."""
+"""Name -> method. None of them knows what kind of network it explains; the
+four after expected_gradients need rectifiers in it, grad_cam… a feature map."""
 
 __all__ = [
   'METHODS',
@@ -58,17 +85,31 @@ __all__ = [
   'TARGETS',
   'abs_sum',
   'blurred',
+  'cam',
+  'cam_pp',
+  'deconvnet',
+  'deeplift',
   'deletion_auc',
+  'edges',
+  'enlarge',
   'expected_gradients',
+  'feature_gradient',
+  'grad_cam',
+  'grad_cam_pp',
   'gradient',
   'gradient_x_input',
+  'guided_backprop',
+  'guided_grad_cam',
   'insertion_auc',
   'integrated_gradients',
   'l2',
+  'lrp_epsilon',
   'mask_mass',
   'mask_rank',
   'max_abs',
+  'occlusion',
   'pointing_game',
+  'random_map',
   'replacement_curve',
   'smoothgrad',
   'smoothgrad_squared',

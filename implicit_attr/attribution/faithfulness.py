@@ -64,7 +64,7 @@ def replacement_curve(
   Raises:
     InputError: shapes that do not fit, unknown target, steps below one.
   """
-  x, y = check(x, y)
+  x, y = check(apply_fn, params, x, y)
   check_images(x)
   errors.number('steps', steps, 1, integer=True)
   ranks = _ranks(_flat(a, x.shape[:3])).reshape(*x.shape[:3], 1)

@@ -54,7 +54,7 @@ def gradient(
       of this folder raise it for these.
   """
   del key
-  x, y = check(x, y)
+  x, y = check(apply_fn, params, x, y)
   return gradient_of(apply_fn, params, target)(x, y)
 
 

@@ -6,9 +6,10 @@ of jit.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from implicit_attr import errors
-from implicit_attr.types import Array
+from implicit_attr.types import ApplyFn, Array, Params
 
 
 def known(value: object) -> bool:
@@ -16,12 +17,14 @@ def known(value: object) -> bool:
   return not isinstance(value, jax.core.Tracer)
 
 
-def check(x: Array, y: Array) -> tuple[Array, Array]:
+def check(
+  apply_fn: ApplyFn, params: Params, x: Array, y: Array
+) -> tuple[Array, Array]:
   """x and y as arrays, if they are fit to be explained.
 
   Raises:
     InputError: x not `[B, ...]` and floating, y not `[B]` and integer; where
-      the values are known, an x that is not finite.
+      the values are known, an x that is not finite, a y that is no class.
   """
   x, y = jnp.asarray(x), jnp.asarray(y)
   floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -30,9 +33,14 @@ def check(x: Array, y: Array) -> tuple[Array, Array]:
   errors.require('y.shape', y.shape, y.shape == x.shape[:1], f'{x.shape[:1]}')
   whole = jnp.issubdtype(y.dtype, jnp.integer)
   errors.require('y.dtype', str(y.dtype), whole, 'an integer type')
+  # numpy, since jnp would trace even a known value inside of jit.
   if known(x):
-    finite = bool(jnp.all(jnp.isfinite(x)))
+    finite = bool(np.isfinite(np.asarray(x)).all())
     errors.require('x', 'an array', finite, 'finite: no NaN, no infinity')
+  if known(y):
+    # Inside the loops of most methods y is traced, so it is looked at here.
+    logits, _ = jax.eval_shape(apply_fn, params, x)
+    check_labels(y, logits)
   return x, y
 
 
@@ -43,11 +51,12 @@ def check_images(x: Array) -> None:
 
 def check_labels(y: Array, logits: Array) -> None:
   """Raises InputError unless logits are [B, C] and every label is a class."""
-  shape = jnp.shape(logits)
+  shape = logits.shape
   fits = len(shape) == 2 and shape[:1] == jnp.shape(y)
   errors.require('logits.shape', shape, fits, f'[{jnp.shape(y)[0]}, C]')
   if known(y) and y.size:
-    low, top = int(jnp.min(y)), int(jnp.max(y))
+    labels = np.asarray(y)
+    low, top = int(labels.min()), int(labels.max())
     errors.require('y', low, low >= 0, 'labels >= 0')
     errors.require('y', top, top < shape[1], f'labels < {shape[1]}')
 

@@ -29,7 +29,7 @@ def _moments(
   sigma: float | Array,
 ) -> tuple[Array, Array]:
   """Mean and variance (1 / samples) of the gradient over the noise."""
-  x, y = check(x, y)
+  x, y = check(apply_fn, params, x, y)
   errors.number('samples', samples, 1, integer=True)
   grad = gradient_of(apply_fn, params, target)
 

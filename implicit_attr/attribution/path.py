@@ -84,7 +84,7 @@ def integrated_gradients(
       steps for the trapezoid); a baseline that does not fit.
   """
   del key
-  x, y = check(x, y)
+  x, y = check(apply_fn, params, x, y)
   errors.choose('rule', rule, RULES)
   errors.number('steps', steps, 1, integer=True)
   errors.number('chunk', chunk, 1, integer=True)
@@ -143,7 +143,7 @@ def expected_gradients(
   Raises:
     InputError: as `gradient`; no key; references that do not fit.
   """
-  x, y = check(x, y)
+  x, y = check(apply_fn, params, x, y)
   errors.number('samples', samples, 1, integer=True)
   shape = x.shape[1:]
   if references is not None:

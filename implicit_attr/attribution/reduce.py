@@ -10,7 +10,7 @@ from implicit_attr.types import Array
 
 
 def sum_abs(a: Array) -> Array:
-  """Σ_c |a_c|: all evidence counts, for or against; [B, H, W, C] -> [B, H, W]."""
+  """Σ_c |a_c|: evidence for or against counts; [B, H, W, C] -> [B, H, W]."""
   return jnp.sum(jnp.abs(a), axis=-1)
 
 

@@ -39,20 +39,25 @@ class Ritz(NamedTuple):
 
 
 def start(v0: Array, order: int) -> Krylov:
-  """The state before the first product; a zero start becomes a random one."""
+  """The state before the first product; zero starts become arbitrary ones."""
   batch, size = v0.shape
-  basis = jnp.zeros((batch, order, size), v0.dtype)
   small = jnp.zeros((batch, order), v0.dtype)
-  norm = jnp.linalg.norm(v0, axis=-1, keepdims=True)
-  vector = _or_fresh(norm == 0, v0, norm, basis, jnp.array(0))
-  return Krylov(small, small, basis, vector, jnp.array(0))
+  zero = jnp.max(jnp.abs(v0), -1, keepdims=True) == 0
+  v0 = jnp.where(zero, _arbitrary(v0, jnp.array(0)), v0)
+  return Krylov(
+    small,
+    small,
+    jnp.zeros((batch, order, size), v0.dtype),
+    v0 / jnp.linalg.norm(v0, axis=-1, keepdims=True),
+    jnp.array(0),
+  )
 
 
 def step(mvp: BlockMvp, state: Krylov) -> Krylov:
   """One product, one more basis vector.
 
   Where the Krylov space is exhausted (β at rounding level), the next vector is
-  a random one orthogonal to the basis and β is 0: T falls into blocks and
+  an arbitrary one orthogonal to the basis and β is 0: T falls into blocks and
   stays the projection of A.
   """
   alphas, betas, basis, vector, j = state
@@ -64,14 +69,10 @@ def step(mvp: BlockMvp, state: Krylov) -> Krylov:
   w = mvp(vector)
   alpha = jnp.sum(w * vector, -1, keepdims=True)
   w = w - alpha * vector - beta * previous
-  w = _orthogonalise(basis, w)
-  beta = jnp.linalg.norm(w, axis=-1, keepdims=True)
-
   alphas = jax.lax.dynamic_update_index_in_dim(alphas, alpha, j, 1)
   scale = jnp.max(jnp.abs(alphas) + betas, -1, keepdims=True)
-  broken = beta <= 4 * jnp.finfo(w.dtype).eps * scale
-  beta = jnp.where(broken, 0, beta)
-  vector = _or_fresh(broken, w, beta, basis, j + 1)
+  floor = 4 * jnp.finfo(w.dtype).eps * scale
+  vector, beta = _orthonormalise(basis, w, floor, j)
   betas = jax.lax.dynamic_update_index_in_dim(betas, beta, j, 1)
   return Krylov(alphas, betas, basis, vector, j + 1)
 
@@ -154,43 +155,51 @@ def _shares(basis: Array, w: Array) -> Array:
   return jnp.einsum('bkn,bn->bk', basis, w, precision='highest')
 
 
-def _orthogonalise(basis: Array, w: Array) -> Array:
-  """`w` [B, n] less its part in `basis` [B, K, n] (rows not yet used are 0).
+def _orthonormalise(
+  basis: Array, w: Array, floor: Array, step: Array
+) -> tuple[Array, Array]:
+  """What is left of `w` [B, n] outside `basis`: (its direction, its length).
 
-  One classical Gram–Schmidt pass as two matrix–vector products, and a second
-  where the first took away a large share: then what is left is not clean
-  (Daniel, Gragg, Kaufman & Stewart, Math. Comp. 30, 1976).
+  A classical Gram–Schmidt pass is two matrix–vector products. It is repeated
+  where it took away a large share, as then what is left is not clean (Daniel,
+  Gragg, Kaufman & Stewart, Math. Comp. 30, 1976). A length at or below `floor`
+  counts as 0, and an arbitrary vector takes the place of `w`.
   """
 
-  def sweep(w: Array) -> Array:
-    return w - combine(_shares(basis, w), basis)
+  def unclean(carry: tuple[Array, ...]) -> Array:
+    _, _, again, passes = carry
+    # Near the full dimension little of an arbitrary vector survives a pass,
+    # and beyond it nothing: the count ends that.
+    return again & (passes < 4)
 
-  once = sweep(w)
-  before = jnp.linalg.norm(w, axis=-1)
-  after = jnp.linalg.norm(once, axis=-1)
-  again = jnp.any(after < 0.7 * before)
-  return jax.lax.cond(again, sweep, lambda w: w, once)
-
-
-def _or_fresh(
-  broken: Array, v: Array, norm: Array, basis: Array, step: Array
-) -> Array:
-  """`v / norm`, and a fresh vector in the rows where `broken` [B, 1]."""
-  unit = v / jnp.where(broken, 1, norm)
-  return jax.lax.cond(
-    jnp.any(broken),
-    lambda: jnp.where(broken, _fresh(basis, step), unit),
-    lambda: unit,
-  )
-
-
-def _fresh(basis: Array, step: Array) -> Array:
-  """Random unit vectors [B, n] orthogonal to `basis`; a function of `step`."""
-  key = jax.random.fold_in(jax.random.key(0), step)
-  shape = (basis.shape[0], basis.shape[2])
-  v = jax.random.normal(key, shape, basis.dtype)
-  for _ in range(3):  # near the full dimension little of v survives a pass
+  def clean(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    v, length, _, passes = carry
+    before = jnp.linalg.norm(v, axis=-1, keepdims=True)
     v = v - combine(_shares(basis, v), basis)
-    # With the whole space used up v is noise or 0, and is not used.
-    v = v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-30)
-  return v
+    after = jnp.linalg.norm(v, axis=-1, keepdims=True)
+    # v is w itself in the first pass and a unit vector later.
+    shrunk = length * after
+    lost = (length > 0) & (shrunk <= floor)
+    v = v / jnp.where(after > 0, after, 1)
+    v = jnp.where(lost, _arbitrary(v, step + 1), v)
+    again = jnp.any(lost | (after < 0.7 * before))
+    return v, jnp.where(lost, 0, shrunk), again, passes + 1
+
+  one = jnp.ones_like(floor)
+  v, length, _, _ = jax.lax.while_loop(unclean, clean, (w, one, True, 0))
+  return v, length
+
+
+def _arbitrary(like: Array, step: Array) -> Array:
+  """Numbers in (-1, 1) without a pattern, [B, n] like `like`; set by `step`.
+
+  Scrambled integers, not `jax.random`, whose code would be most of what the
+  compiler sees of this file, for a branch that is hardly ever taken.
+  """
+  size = like.shape[-1]
+  bits = jnp.arange(1, size + 1, dtype=jnp.uint32) * jnp.uint32(2654435769)
+  bits = bits + step.astype(jnp.uint32) * jnp.uint32(2246822519)
+  for shift, factor in ((16, 2146121005), (15, 2221713035)):
+    bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+  v = (bits >> 8).astype(like.dtype) / 2**23 - 1
+  return jnp.broadcast_to(v[None], like.shape)

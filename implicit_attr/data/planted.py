@@ -14,6 +14,7 @@ import numpy as np
 
 from implicit_attr.data.source import generator
 
+VERSION = '1.0.0'  # to be raised whenever `render` draws other images
 SIDE, GLYPH = 32, 8
 
 # Boards read row by row, a set bit is a light square. Found by a search for
@@ -46,7 +47,7 @@ class Difficulty:
 DIFFICULTIES = {
   'easy': Difficulty(contrast=0.3, distractors=0, noise=0.02),
   'medium': Difficulty(contrast=0.25, distractors=2, noise=0.05),
-  'hard': Difficulty(contrast=0.15, distractors=4, noise=0.08),
+  'hard': Difficulty(contrast=0.2, distractors=4, noise=0.06),
 }
 
 

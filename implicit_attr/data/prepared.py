@@ -14,11 +14,10 @@ import re
 
 from implicit_attr import errors
 from implicit_attr.data import cache
-from implicit_attr.data.planted import DIFFICULTIES
+from implicit_attr.data.planted import DIFFICULTIES, VERSION
 from implicit_attr.data.source import Stored
 
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
-_PLANTED_VERSION = '1.0.0'
 MOST_BYTES = 2 << 30
 """Decoded splits beyond this are read lazily."""
 
@@ -90,7 +89,7 @@ def planted(
   errors.choose('data.difficulty', difficulty, DIFFICULTIES)
   errors.number('data.examples', examples, 4, integer=True)
   config = f'{difficulty}-{examples}'
-  inside = pathlib.Path('planted', config, _PLANTED_VERSION)
+  inside = pathlib.Path('planted', config, VERSION)
   for root in roots(data_dir):
     if (root / inside / 'dataset_info.json').is_file():
       return root / inside

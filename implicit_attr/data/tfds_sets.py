@@ -34,8 +34,8 @@ class PlantedConfig(tfds.core.BuilderConfig):
 class Planted(tfds.core.GeneratorBasedBuilder):
   """Images whose class is decided by one glyph; the mask says where it is."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar = {'1.0.0': 'Eight classes, 32x32x3.'}
+  VERSION = tfds.core.Version(planted.VERSION)
+  RELEASE_NOTES: ClassVar = {planted.VERSION: 'Eight classes, 32x32x3.'}
   BUILDER_CONFIGS: ClassVar = [
     PlantedConfig(name=f'{level}-8000', difficulty=level)
     for level in planted.DIFFICULTIES

@@ -18,7 +18,7 @@ def softplus(x: Array, beta: float | Array = 10.0) -> Array:
   """log(1 + exp(beta x)) / beta; tends to relu(x) as beta grows.
 
   Guarantees: smooth, no overflow for any finite `x`, second derivative
-  beta sigma(beta x) (1 - sigma(beta x)) exactly, also at 0; at most
+  beta sigma(beta x) (1 - sigma(beta x)) everywhere, 0 included; at most
   log(2) / beta above relu.
   """
   return jax.nn.softplus(beta * x) / beta

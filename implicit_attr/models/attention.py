@@ -27,6 +27,9 @@ NORMALIZERS = ('sum', 'none', 'n', 'nm', 'rms')
 """d_i: sum_j of the row's scores; 1; L; L M; rms of the row's output."""
 
 _EPS = 1e-6  # added to a sum, so that a row without a positive score gives 0
+# favor's sums are positive and of any size: its stabiliser cancels only if
+# nothing is added. Below this they have underflowed; its -3rd power is finite.
+_UNDERFLOW = 1e-12
 
 Output = Array | tuple[Array, Array]
 
@@ -68,7 +71,12 @@ def linear(
   kv = jnp.einsum('blhm,blhd->bhmd', phi_k, v.astype(q.dtype))
   u = jnp.einsum('blhm,bhmd->blhd', phi_q, kv)
   if normalize == 'sum':
-    inverse = 1 / (jnp.einsum('blhm,bhm->blh', phi_q, phi_k.sum(1)) + _EPS)
+    total = jnp.einsum('blhm,bhm->blh', phi_q, phi_k.sum(1))
+    if feature_map == 'favor':
+      alive = total > _UNDERFLOW
+      inverse = jnp.where(alive, 1 / jnp.where(alive, total, 1), 0)
+    else:
+      inverse = 1 / (total + _EPS)
   elif normalize == 'rms':
     inverse = jax.lax.rsqrt(jnp.mean(u**2, -1) + _EPS)
   else:

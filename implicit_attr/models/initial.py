@@ -51,8 +51,8 @@ def normal(std: float) -> Callable[..., Array]:
 def init(self: nn.Module, rngs: Any, *args: Any, **kwargs: Any) -> dict:
   """flax's `init` with one normal draw for all weights together.
 
-  Guarantees: the same tree as flax's own, a function of the key alone, and
-  the same values under jit and without.
+  Guarantees: the same tree as flax's own, and the same values under jit and
+  without, to rounding.
   """
   key = rngs['params'] if isinstance(rngs, dict) else rngs
   counter = _Supply(None)

@@ -65,16 +65,14 @@ class ViT(nn.Module):
     x = standardise(x, self.mean, self.std)
     x, grid = patches(x, self.patch)
     x = _dense(self.width, 1.0, 'first')(x)
+    # Of length 1: a layer norm of much shorter tokens would be all curvature.
+    token_init = initial.normal(self.width**-0.5)
     if self.readout == 'cls':
-      token = self.param(
-        'cls', initial.normal(0.02), (1, 1, self.width), jnp.float32
-      ).astype(x.dtype)
+      token = self.param('cls', token_init, (1, 1, self.width)).astype(x.dtype)
       token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
       x = jnp.concatenate([token, x], 1)
     x = x + jnp.broadcast_to(
-      self.param('positions', initial.normal(0.02), (1, *x.shape[1:])).astype(
-        x.dtype
-      ),
+      self.param('positions', token_init, (1, *x.shape[1:])).astype(x.dtype),
       x.shape,
     )
     attention, layers = [], []

@@ -52,10 +52,11 @@ _DPI = 200
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-  """A PNG of the run directory and the sentence that stands in for it."""
+  """A PNG, the sentence that stands in for it, and its width in inches."""
 
   path: pathlib.Path
   alt: str
+  width: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,32 +97,16 @@ def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
   return axes
 
 
-def tiles(rows: int, columns: int, side: float, foot: float) -> Any:
-  """Square axes without ticks, [rows][columns], `foot` inches below each.
-
-  Placed by hand: laying out that many axes automatically takes seconds. Two
-  lines of text fit above the first row.
-  """
+def sheet(width: float, height: float) -> Any:
+  """Bare axes in inches, from the lower left corner, over a whole figure."""
   from matplotlib.figure import Figure
 
-  head, gap = 0.5, 0.08
-  width = columns * (side + gap) + gap
-  height = head + rows * (side + foot)
-  target = Figure(figsize=(width, height))
-  grid = []
-  for row in range(rows):
-    bottom = height - head - (row + 1) * side - row * foot
-    grid.append([])
-    for column in range(columns):
-      left = gap + column * (side + gap)
-      axes = target.add_axes(
-        (left / width, bottom / height, side / width, side / height)
-      )
-      axes.set_xticks([])
-      axes.set_yticks([])
-      axes.spines[:].set(visible=True, lw=0.4, color='#999999')
-      grid[row].append(axes)
-  return grid
+  axes = Figure(figsize=(width, height)).add_axes((0, 0, 1, 1))
+  axes.set_axis_off()
+  axes.set_autoscale_on(False)
+  axes.set_xlim(0, width)
+  axes.set_ylim(0, height)
+  return axes
 
 
 def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
@@ -145,10 +130,15 @@ def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:
   """
   path = folder / f'{name}.png'
   try:
-    target.savefig(path, dpi=_DPI, metadata={'Software': None})
+    target.savefig(
+      path,
+      dpi=_DPI,
+      metadata={'Software': None},  # no version in the bytes
+      pil_kwargs={'compress_level': 4},
+    )
   except OSError as e:
     raise unwritable(folder, e) from e
-  return Image(path, alt)
+  return Image(path, alt, float(target.get_figwidth()))
 
 
 def unwritable(path: pathlib.Path, error: OSError) -> errors.InputError:

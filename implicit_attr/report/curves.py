@@ -37,7 +37,7 @@ def draw(run: Run, folder: pathlib.Path) -> dict[str, Exhibit]:
     'training': Exhibit(
       'Loss and accuracy',
       'The mean loss of an example and the share of examples that the network '
-      'labels rightly. A gap between the lines is what the network learned '
+      'labels rightly. A gap between training and test is what it learned '
       f'of its training examples only.{_marks_note(run)}',
       drawn(
         ('loss', 'Loss', f'loss [{loss}]', _TRAINING[0]),
@@ -117,21 +117,21 @@ def draw(run: Run, folder: pathlib.Path) -> dict[str, Exhibit]:
       ),
     )
   return {
-    name: dataclasses.replace(
-      exhibit, missing=f'no {name.replace("_", " ")} measurement was logged'
-    )
+    name: dataclasses.replace(exhibit, missing='nothing of it was logged')
     for name, exhibit in exhibits.items()
   }
 
 
 _TRAINING = (
   (
-    Curve('train/loss', 'training', canvas.SKY),
-    Curve('eval/loss', 'test', canvas.BLUE),
+    Curve('train/loss', 'training batches', canvas.SKY),
+    Curve('eval/train_loss', 'training set', canvas.ORANGE),
+    Curve('eval/loss', 'test set', canvas.BLUE),
   ),
   (
-    Curve('train/accuracy', 'training', canvas.SKY, factor=100),
-    Curve('eval/accuracy', 'test', canvas.BLUE, factor=100),
+    Curve('train/accuracy', 'training batches', canvas.SKY, factor=100),
+    Curve('eval/train_accuracy', 'training set', canvas.ORANGE, factor=100),
+    Curve('eval/accuracy', 'test set', canvas.BLUE, factor=100),
   ),
 )
 _INPUT = (
@@ -218,13 +218,13 @@ def _panel(
   canvas.fit_scale(axes.yaxis, np.concatenate(seen))
   if axes.get_yscale() == 'linear' and min(map(np.nanmin, seen)) >= 0:
     axes.set_ylim(bottom=0)
+  if name in ('loss', 'accuracy'):
+    for step in milestones(run):
+      axes.axvline(step, lw=0.8, ls=':', color=canvas.GREY, zorder=0)
   for event in run.events:
-    diverged = event['event'] == 'diverged'
-    if diverged or (event['event'] == 'milestone' and name in _MARKED):
-      axes.axvline(
-        event['step'], lw=0.8, ls=':' if not diverged else '-',
-        color=canvas.VERMILLION if diverged else canvas.GREY, zorder=0,
-      )  # fmt: skip
+    if event['event'] == 'diverged':
+      axes.axvline(event['step'], lw=0.8, color=canvas.VERMILLION, zorder=0)
+  axes.locator_params(axis='x', nbins=5)
   if any(curve.label for curve in curves):
     axes.legend()
   return canvas.save(
@@ -232,14 +232,21 @@ def _panel(
   )
 
 
-_MARKED = ('loss', 'accuracy')
+def milestones(run: Run) -> list[int]:
+  """The updates at which a run can be compared with others before its end."""
+  return sorted(
+    {
+      evaluation.step
+      for name, evaluation in run.evaluations.items()
+      if name != 'last' and isinstance(evaluation.step, int)
+    }
+  )
 
 
 def _marks_note(run: Run) -> str:
-  names = {event['event'] for event in run.events}
   note = ''
-  if 'milestone' in names:
-    note += ' Dotted: the milestones listed under Events.'
-  if 'diverged' in names:
+  if milestones(run):
+    note += ' Dotted: where milestones of Table 1 were reached.'
+  if any(event['event'] == 'diverged' for event in run.events):
     note += ' Red: where the run diverged.'
   return note

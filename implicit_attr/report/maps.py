@@ -6,6 +6,8 @@ attacked image, its map, and the map under random signs of the same size.
 
 # ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
 
+import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -17,34 +19,38 @@ from implicit_attr.report.read import Evaluation
 
 _MOST = 4  # examples in a figure
 _SCORES = (('topk', 'top-k'), ('kendall', 'τ'), ('cosine', 'cos'))
+_SIDE, _GAP, _HEAD, _FOOT = 1.22, 0.1, 0.5, 0.42  # inches
 
 
 def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit:
   """Draws the grid of every method of which maps were kept."""
   arrays = evaluation.examples if evaluation else {}
+  maps = {
+    key.removeprefix('map/'): spatial
+    for key, value in arrays.items()
+    if key.startswith('map/') and (spatial := on_pixels(value)) is not None
+  }
   methods = [
-    key.split('/')[1]
-    for key in arrays
-    if key.startswith('map/') and key.endswith('/clean')
+    key.removesuffix('/clean') for key in maps if key.endswith('/clean')
   ]
   k = pixels(evaluation) if evaluation else None
   target = evaluation.settings.get('target', 'logit') if evaluation else ''
-  outline = (
-    f' Outlined: the {k} strongest pixels, the set that top-k compares.'
-    if k
-    else ''
-  )
+  notes = ''
+  if k:
+    notes += f' Outlined: the {k} strongest pixels, the set top-k compares.'
+  if 'mask' in arrays:
+    notes += ' Orange: where the evidence for the class was planted.'
   return Exhibit(
     'Maps, clean and attacked',
     'Both images of a row get the same label from the network; do they get '
     'the same reason? (Where the attack found no such image, the clean one '
     f'stands again.) Red pixels raise the {target}, blue ones lower it; each '
-    f'map has its own scale, channels are summed.{outline} The numbers '
+    f'map has its own scale, channels are summed.{notes} The numbers '
     'compare a map with the clean one: share of top-k kept, Kendall’s τ, '
-    'cosine; 1 is unchanged. The largest change is of a pixel '
-    'that runs from 0 to 1.',
+    'cosine; 1 is unchanged. The largest change is of a pixel that runs '
+    'from 0 to 1.',
     tuple(
-      _grid(arrays, method, k, folder)
+      _grid(arrays, maps, method, k, folder)
       for method in methods
       if 'images' in arrays
     ),
@@ -61,9 +67,18 @@ def pixels(evaluation: Evaluation) -> int | None:
     return None
   if k >= 1:
     return int(k)
-  return (
-    max(1, round(k * images[0, :, :, 0].size)) if images is not None else None
-  )
+  return None if images is None else max(1, round(k * images[0, ..., 0].size))
+
+
+def on_pixels(maps: np.ndarray) -> np.ndarray | None:
+  """Maps [m, H, W, C], [m, H, W] or [m, L] of square L as [m, H, W, C].
+
+  None for what has no place in an image.
+  """
+  if maps.ndim == 2:
+    side = math.isqrt(maps.shape[1])
+    return maps.reshape(-1, side, side, 1) if side**2 == maps.shape[1] else None
+  return {3: maps[..., None], 4: maps}.get(maps.ndim)
 
 
 def strongest(attribution: np.ndarray, k: int) -> np.ndarray:
@@ -79,15 +94,16 @@ def strongest(attribution: np.ndarray, k: int) -> np.ndarray:
 
 def _grid(
   arrays: dict[str, np.ndarray],
+  maps: dict[str, np.ndarray],
   method: str,
   k: int | None,
   folder: pathlib.Path,
 ) -> Image:
   images = arrays['images'][:_MOST]
   attacks = [
-    key.split('/')[2]
-    for key in arrays
-    if key.startswith(f'map/{method}/') and not key.endswith('/clean')
+    key.removeprefix(f'{method}/')
+    for key in maps
+    if key.startswith(f'{method}/') and not key.endswith('/clean')
   ]
   attacks.sort(key=lambda name: name == tables.BASELINE)
   columns: list[tuple[str, str]] = [('image', ''), ('map', 'clean')]
@@ -95,31 +111,34 @@ def _grid(
     if attack != tables.BASELINE and f'adv/{method}/{attack}' in arrays:
       columns.append(('adv', attack))
     columns.append(('map', attack))
-  grid = canvas.tiles(len(images), len(columns), side=1.22, foot=0.4)
-  grid[0][0].annotate(
-    tables.plain(method), (0, 1), (0, 20), fontsize=9.5, weight='bold',
-    xycoords='axes fraction', textcoords='offset points',
-  )  # fmt: skip
+  height = _HEAD + len(images) * (_SIDE + _FOOT)
+  axes = canvas.sheet(len(columns) * (_SIDE + _GAP) + _GAP, height)
+  axes.text(
+    _GAP, height - 0.08, tables.plain(method), weight='bold', size=9.5, va='top'
+  )
   for row, image in enumerate(images):
-    for axes, (kind, attack) in zip(grid[row], columns, strict=True):
+    for column, (kind, attack) in enumerate(columns):
+      cell = _Cell(
+        axes,
+        left=_GAP + column * (_SIDE + _GAP),
+        bottom=height - _HEAD - row * (_SIDE + _FOOT) - _SIDE,
+      )
       if row == 0:
-        axes.set_title(_head(kind, attack), fontsize=8)
+        cell.head(_head(kind, attack))
       if kind == 'map':
-        shown = arrays[f'map/{method}/{attack}'][row]
-        _show_map(axes, shown, k)
-        note = _scores(arrays, method, attack, row)
+        cell.show_map(maps[f'{method}/{attack}'][row], k)
+        cell.foot(_scores(arrays, method, attack, row))
       elif kind == 'adv':
-        shown = arrays[f'adv/{method}/{attack}'][row]
-        _show_image(axes, shown)
-        note = f'largest change\n{np.abs(shown - image).max():.3f}'
+        attacked = arrays[f'adv/{method}/{attack}'][row]
+        cell.show_image(attacked)
+        cell.foot(f'largest change\n{np.abs(attacked - image).max():.3f}')
       else:
-        _show_image(axes, image)
+        cell.show_image(image)
         if 'mask' in arrays:
-          _outline(axes, arrays['mask'][row] > 0.5, canvas.ORANGE, 1.4)
-        note = _labels(arrays, row)
-      axes.set_xlabel(note, fontsize=7, labelpad=3, linespacing=1.25)
+          cell.outline(arrays['mask'][row] > 0.5, canvas.ORANGE, 1.4)
+        cell.foot(_labels(arrays, row))
   return canvas.save(
-    grid[0][0].figure,
+    axes.figure,
     folder,
     f'maps_{method}',
     f'{tables.plain(method)}: maps of {len(images)} images, clean, attacked '
@@ -136,53 +155,78 @@ def _head(kind: str, attack: str) -> str:
 
 
 def _labels(arrays: dict[str, np.ndarray], row: int) -> str:
-  parts = [
+  return '\n'.join(
     f'{name} {arrays[key][row]}'
     for key, name in (('labels', 'label'), ('predictions', 'predicted'))
     if key in arrays
-  ]
-  return '\n'.join(parts)
+  )
 
 
 def _scores(
   arrays: dict[str, np.ndarray], method: str, attack: str, row: int
 ) -> str:
+  shown = arrays.get(f'shown/{method}')  # their places among all examples
+  place = row if shown is None else int(shown[row])
   parts = []
   for metric, name in _SCORES:
     values = arrays.get(f'score/{method}/{attack}/{metric}')
-    if values is not None and row < len(values):
-      parts.append(f'{name} {values[row]:.2f}')
+    if values is not None and place < len(values):
+      parts.append(f'{name} {values[place]:.2f}')
   return '\n'.join([parts[0], '  '.join(parts[1:])]) if parts else ''
 
 
-def _show_image(axes: Any, image: np.ndarray) -> None:
-  if image.shape[-1] != 3:
-    image = image.mean(-1)
-  axes.imshow(
-    np.clip(image, 0, 1), cmap='gray', vmin=0, vmax=1, interpolation='nearest'
-  )
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+  """A square of the sheet, `_SIDE` inches wide, with room for text below."""
 
+  axes: Any
+  left: float
+  bottom: float
 
-def _show_map(axes: Any, attribution: np.ndarray, k: int | None) -> None:
-  signed = attribution.sum(-1)
-  top = np.abs(signed).max() or 1.0
-  axes.imshow(
-    signed, cmap='RdBu_r', vmin=-top, vmax=top, interpolation='nearest'
-  )
-  if k and k < signed.size:
-    _outline(axes, strongest(attribution, k), canvas.INK, 0.8)
+  def head(self, text: str) -> None:
+    self.axes.text(self.left, self.bottom + _SIDE + 0.06, text, size=8)
 
+  def foot(self, text: str) -> None:
+    self.axes.text(
+      self.left + _SIDE / 2, self.bottom - 0.05, text,
+      size=7, ha='center', va='top', linespacing=1.25,
+    )  # fmt: skip
 
-def _outline(axes: Any, inside: np.ndarray, colour: str, width: float) -> None:
-  """Draws the border of a set of pixels [H, W], along pixel edges."""
-  from matplotlib.collections import LineCollection
+  def show_image(self, image: np.ndarray) -> None:
+    shown = image if image.shape[-1] == 3 else image.mean(-1)
+    self._show(np.clip(shown, 0, 1), cmap='gray', vmin=0, vmax=1)
 
-  padded = np.pad(inside, 1)
-  across = np.argwhere(padded[1:, :] != padded[:-1, :])
-  along = np.argwhere(padded[:, 1:] != padded[:, :-1])
-  lines = [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in across]
-  lines += [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in along]
-  width *= min(1, 4 / len(inside) ** 0.6)  # thinner where pixels are small
-  axes.add_collection(
-    LineCollection(lines, colors=colour, linewidths=width), autolim=False
-  )
+  def show_map(self, attribution: np.ndarray, k: int | None) -> None:
+    signed = attribution.sum(-1)
+    top = np.abs(signed).max() or 1.0
+    self._show(signed, cmap='RdBu_r', vmin=-top, vmax=top)
+    if k and k < signed.size:
+      self.outline(strongest(attribution, k), canvas.INK, 0.8)
+
+  def _show(self, values: np.ndarray, **options: Any) -> None:
+    extent = (
+      self.left, self.left + _SIDE, self.bottom, self.bottom + _SIDE
+    )  # fmt: skip
+    self.axes.imshow(
+      values, extent=extent, aspect='auto', interpolation='nearest', **options
+    )
+    self.outline(np.ones((1, 1), bool), '#999999', 0.4)
+
+  def outline(self, inside: np.ndarray, colour: str, width: float) -> None:
+    """Draws the border of a set of pixels [H, W], along pixel edges."""
+    from matplotlib.collections import LineCollection
+
+    rows, columns = inside.shape
+    padded = np.pad(inside, 1)
+    level = np.argwhere(padded[1:, :] != padded[:-1, :])
+    upright = np.argwhere(padded[:, 1:] != padded[:, :-1])
+    place = lambda y, x: (
+      self.left + x / columns * _SIDE,
+      self.bottom + (1 - y / rows) * _SIDE,
+    )
+    lines = [(place(y, x - 1), place(y, x)) for y, x in level]
+    lines += [(place(y - 1, x), place(y, x)) for y, x in upright]
+    width *= min(1, 4 / rows**0.6)  # thinner where pixels are small
+    self.axes.add_collection(
+      LineCollection(lines, colors=colour, linewidths=width), autolim=False
+    )

@@ -88,6 +88,7 @@ def _render(run: Run, folder: pathlib.Path) -> str:
       curves=curves.draw(run, folder),
       relation=relation.draw(run, folder),
       rules=tables.rules(run.evaluations),
+      settings=shown.settings if shown else {},
       blocks=[_block(evaluation) for evaluation in run.evaluations.values()],
       points=robustness.draw_points(run.evaluations, folder),
       strength=robustness.draw_strength(shown, folder),
@@ -119,7 +120,7 @@ def _block(evaluation: Evaluation) -> _Block:
     settings=', '.join(
       f'{tables.plain(key)} {_text(value)}'
       for key, value in evaluation.settings.items()
-      if value is not None
+      if isinstance(value, str | int | float)
     ),
     table=tables.robustness(evaluation),
   )

@@ -35,9 +35,10 @@ class Run:
   """The contents of a run directory; a missing file is an empty value.
 
   `config` is the resolved nested config; `about` the rest of config.json
-  (argv, overrides, versions, git, device); `lines` the logged steps and
+  (argv, overrides, versions, git, device); `lines` every logged line and
   `events` the lines that carry an event, both in order of step;
-  `evaluations` by name of checkpoint; `problems` maps a file to the reason
+  `evaluations` by name of checkpoint; `status` how the run ended (status,
+  step, message), as far as it has; `problems` maps a file to the reason
   why it is not in here, as the end of a sentence that starts with its name.
   """
 
@@ -47,6 +48,7 @@ class Run:
   lines: list[dict[str, Any]]
   events: list[dict[str, Any]]
   evaluations: dict[str, Evaluation]
+  status: dict[str, Any]
   problems: dict[str, str]
 
   def setting(self, path: str, default: Any = None) -> Any:
@@ -113,9 +115,10 @@ def load(workdir: str | pathlib.Path) -> Run:
     path=path,
     config=config,
     about=whole,
-    lines=[line for line in lines if 'event' not in line],
+    lines=lines,
     events=[line for line in lines if 'event' in line],
     evaluations=evaluations,
+    status=_json(path, 'status.json', problems),
     problems=problems,
   )
 
@@ -172,10 +175,12 @@ def _arrays(
   path: pathlib.Path, name: str, problems: dict[str, str]
 ) -> dict[str, np.ndarray]:
   try:
-    with np.load(path / name, allow_pickle=False) as archive:
+    # Opened here: numpy leaves a file that is no archive open.
+    with (path / name).open('rb') as file:
+      archive = np.load(file, allow_pickle=False)
       return {key: archive[key] for key in archive.files}
   except FileNotFoundError:
     problems[name] = 'is not there'
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
     problems[name] = 'is there, but cannot be read'
   return {}

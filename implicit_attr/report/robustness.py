@@ -86,7 +86,9 @@ def _points(
   axes.set_axisbelow(True)
   axes.tick_params(axis='y', length=0)
   axes.spines['left'].set_visible(False)
-  axes.figure.legend(loc='outside upper right', ncols=3)
+  axes.figure.legend(
+    loc='outside upper right', ncols=2, columnspacing=1, handletextpad=0.3
+  )
   return canvas.save(
     axes.figure,
     folder,
@@ -144,13 +146,17 @@ def draw_strength(
   if evaluation and curves:
     axes = canvas.panel('', 'steps of the attack', 'top-k kept, mean')
     steps = evaluation.settings.get('steps')
-    for number, (method, values) in enumerate(curves.items()):
+    several = len({name.partition('/')[2] for name in curves}) > 1
+    for number, (name, values) in enumerate(curves.items()):
+      method, _, attack = name.partition('/')
+      label = tables.plain(method)
+      label += f', {tables.attack_name(attack)}' if several else ''
       first = 1 if len(values) == steps else 0
       axes.plot(
         np.arange(first, first + len(values)), values,
         '-' if number < len(canvas.CYCLE) else '--',
         color=canvas.CYCLE[number % len(canvas.CYCLE)],
-        label=tables.plain(method),
+        label=label,
       )  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.legend()

@@ -53,8 +53,8 @@ def story(run: Run) -> list[str]:
   how = f'It minimised {tables.plain(str(get("loss.name", "its loss")))}'
   if get('objective.weight', 0):
     how += (
-      f' plus {get("objective.weight")} times the '
-      f'{tables.plain(str(get("objective.name", "explicit")))} penalty'
+      f' plus {get("objective.weight")} times '
+      f'{tables.plain(str(get("objective.name", "a penalty")))}'
     )
   how += f' by {_proper(get("optim.name", "descent"))}'
   for key, name in (
@@ -78,14 +78,18 @@ def story(run: Run) -> list[str]:
 def banners(run: Run) -> list[tuple[str, str]]:
   """(kind, sentence) for what a reader must know before any number."""
   found = []
-  for event in run.events:
-    if event['event'] == 'diverged':
-      message = str(event.get('message', '')).strip().rstrip('.')
-      text = f'This run diverged at update {event["step"]}'
-      text += f': {message}.' if message else '.'
-      found.append(
-        ('bad', f'{text} What follows describes it up to that point.')
-      )
+  ends = [event for event in run.events if event['event'] == 'diverged']
+  if not ends and run.status.get('status') in ('diverged', 'interrupted'):
+    ends = [run.status]
+  for end in ends:
+    how = end.get('event') or end['status']
+    message = str(end.get('message') or '').strip().rstrip('.')
+    text = (
+      f'This run {"diverged" if how == "diverged" else "was interrupted"} at '
+      f'update {end.get("step", "–")}{": " if message else ""}{message}. '
+      'What follows describes it up to that point.'
+    )
+    found.append(('bad' if how == 'diverged' else 'note', text))
   if not found and 'last' not in run.evaluations:
     found.append(
       (
@@ -124,7 +128,7 @@ def _accuracy(run: Run) -> Tile | None:
       return Tile(
         'Test accuracy',
         tables.percent(clean['accuracy']),
-        f'of {clean.get("n", "–")} images',
+        f'of {clean["n"]} images' if 'n' in clean else '',
       )
   last = run.last('eval/accuracy')
   if not last:

@@ -136,7 +136,8 @@ def robustness(evaluation: Evaluation) -> Table:
   several = len(sizes(evaluation)) > 1
   head = ['Map', 'Perturbation', *(['ε'] if several else [])]
   head += [METRICS.get(name, plain(name)) for name in metrics]
-  head += ['n', 'kept']
+  stalled = any(row.get('n_stalled') for row in rows)
+  head += ['n', 'kept', *(['stalled'] if stalled else [])]
   head += [_FAITHFUL.get(name, plain(name)) for name in extras]
   body, before = [], None
   for row in rows:
@@ -150,6 +151,7 @@ def robustness(evaluation: Evaluation) -> Table:
       *(estimate(found.get(metric)) for metric in metrics),
       (str(row.get('n', '–')),),
       (str(row.get('n_kept', '–')),),
+      *([(str(row.get('n_stalled', '–')),)] if stalled else []),
       *(estimate(other.get(extra)) for extra in extras),
     ]
     body.append((cells, row.get('attack') == BASELINE))

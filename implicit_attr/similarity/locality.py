@@ -40,6 +40,11 @@ def dilate(mask: Array, w: int) -> Array:
   )
 
 
+def _share(picked: Array, region: Array) -> Array:
+  # True division of counts, so that equal sets give exactly 1.
+  return jnp.sum(picked & region, (1, 2)) / jnp.sum(picked, (1, 2))
+
+
 def lens_recall(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
   """Share of b's top-k pixels within w pixels of a's top-k set; [B].
 
@@ -47,9 +52,7 @@ def lens_recall(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
   the clean map. w = 0 is `topk_intersection`.
   """
   a, b = planes(a, b)
-  k = count(k, a[0].size)
-  hit = top_mask(b, k) & dilate(top_mask(a, k), w)
-  return jnp.sum(hit, (1, 2)).astype(jnp.result_type(a, jnp.float32)) / k
+  return _share(top_mask(b, k), dilate(top_mask(a, k), w))
 
 
 def lens_precision(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
@@ -93,6 +96,4 @@ def topk_div(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
   """
   a, b = planes(a, b)
   ours, theirs = (diverse_top_mask(m, k, w=w) for m in (a, b))
-  kind = jnp.result_type(a, jnp.float32)
-  hit = jnp.sum(theirs & dilate(ours, w), (1, 2)).astype(kind)
-  return hit / jnp.sum(theirs, (1, 2))
+  return _share(theirs, dilate(ours, w))

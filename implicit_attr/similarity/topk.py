@@ -16,8 +16,9 @@ def count(k: int | float, n: int) -> int:
     InputError: k outside 1..n, or a share outside (0, 1].
   """
   if isinstance(k, (int, np.integer)):
-    errors.number('k', int(k), 1, n, integer=True)
-    return int(k)
+    k = k if isinstance(k, bool) else int(k)
+    errors.number('k', k, 1, n, integer=True)
+    return k
   errors.number('k', k, 0, 1, open_low=True)
   return max(1, round(k * n))
 
@@ -73,11 +74,12 @@ def topk_intersection(
   errors.choose('of', of, ('pixels', 'nonzero'))
   a, b = pair(a, b)
   if of == 'pixels':
-    k = count(k, a.shape[1])
-    index = jax.lax.top_k(b, k)[1]
-    shared = jnp.take_along_axis(top_mask(a, k), index, axis=1)
-    return jnp.sum(shared, -1).astype(a.dtype) / k
-  in_a = top_mask(a, k, of=of)
-  number = jnp.sum(in_a, -1, keepdims=True)
-  shared = in_a & (ranks(b) < number)
-  return jnp.sum(shared, -1).astype(a.dtype) / number[:, 0]
+    index = jax.lax.top_k(b, count(k, a.shape[1]))[1]
+    in_a = top_mask(a, k)
+    shared = jnp.take_along_axis(in_a, index, axis=1)
+  else:
+    in_a = top_mask(a, k, of=of)
+    shared = in_a & (ranks(b) < jnp.sum(in_a, -1, keepdims=True))
+  # Counted, not k: XLA multiplies by the reciprocal of a constant, and
+  # k · (1 / k) is not always 1.
+  return jnp.sum(shared, -1).astype(a.dtype) / jnp.sum(in_a, -1)

@@ -1,0 +1,18 @@
+"""ResNet-8 with group normalisation on CIFAR-10, a prepared set."""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.data.update({'name': 'cifar10', 'batch_size': 128})
+  config.data.augment = ('crop', 'flip')
+  config.model.update({'name': 'resnet8', 'width': 16, 'norm': 'group'})
+  config.model.update({'mean': 0.473, 'std': 0.251})
+  config.optim.update({'lr': 0.1, 'momentum': 0.9, 'schedule': 'cosine'})
+  config.optim.warmup = '5%'
+  config.train.duration = '30 epochs'
+  config.train.milestones.update({'train_loss': 0.5, 'test_accuracy': 0.8})
+  config.evaluation.eps = 8 / 255
+  return common.smoke(config) if found['smoke'] else config

@@ -1,0 +1,12 @@
+"""A two-layer perceptron on digits: the network whose bounds are exact."""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.model.update({'name': 'mlp', 'widths': (128, 128)})
+  config.model.update({'activation': 'softplus', 'beta': 5.0})
+  config.train.duration = '300 epochs'
+  return common.smoke(config) if found['smoke'] else config

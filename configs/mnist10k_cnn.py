@@ -1,0 +1,14 @@
+"""A convolutional network on 8,000 of MNIST's test images, a prepared set."""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.data.name = 'mnist10k'
+  config.model.update({'width': 16, 'depth': 3, 'hidden': 64})
+  config.model.downsample = 'stride'
+  config.optim.lr = 0.1
+  config.train.duration = '20 epochs'
+  return common.smoke(config) if found['smoke'] else config

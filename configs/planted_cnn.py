@@ -1,0 +1,15 @@
+"""A convolutional network on planted patterns, where the truth is a mask."""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.model.update({'width': 32, 'depth': 3, 'hidden': 64})
+  config.model.update({'downsample': 'avg_pool', 'mean': 0.5, 'std': 0.2})
+  config.data.update({'name': 'planted', 'difficulty': 'medium'})
+  config.data.examples = 8000
+  config.optim.update({'lr': 0.05, 'momentum': 0.9, 'warmup': '5%'})
+  config.train.duration = '10 epochs'
+  return common.smoke(config) if found['smoke'] else config
