@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from implicit_attr import curvature, errors
 
@@ -27,7 +28,7 @@ def problem():
       'b': jnp.asarray(generator.normal(size=4)),
     }
     batches = {'a': jnp.asarray(generator.normal(size=(S, 3, 4)))}
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     one = lambda z, batch: fun(unravel(z), batch)
     dense = jax.jit(
       lambda z: jax.lax.map(
@@ -69,10 +70,10 @@ def test_lambda_max_of_single_batches(x64, problem):
 
 def test_noise_covariance_equals_the_dense_one(x64, problem):
   params, batches, _, h = problem
-  unravel = jax.flatten_util.ravel_pytree(params)[1]
+  unravel = ravel_pytree(params)[1]
   columns = jax.jit(
     lambda basis: jax.lax.map(
-      lambda e: jax.flatten_util.ravel_pytree(
+      lambda e: ravel_pytree(
         curvature.noise_covariance(fun, params, batches)(unravel(e))
       )[0],
       basis,
@@ -83,7 +84,7 @@ def test_noise_covariance_equals_the_dense_one(x64, problem):
   np.testing.assert_allclose(columns, wanted, atol=1e-12 * np.abs(wanted).max())
 
 
-def final_size(tx, steps=3000):
+def final_size(tx, steps=1000):
   """|x| after descent on x² / 2 (curvature 1) from 1."""
 
   @jax.jit

@@ -22,7 +22,18 @@ FLOORS = {
   'evaluation': 5, 'loop': 5, 'report': 5,
   'main': 6,
 }  # fmt: skip
-SEES = {0: set(), 1: {0}, 2: {0}, 3: {0}, 4: {0, 1}, 5: {0, 1, 2, 3, 4}, 6: {0, 3, 5}}
+SEES = {
+  0: set(), 1: {0}, 2: {0}, 3: {0}, 4: {0, 1}, 5: {0, 1, 2, 3, 4},
+  6: {0, 3, 5},
+}  # fmt: skip
+  0: set(),
+  1: {0},
+  2: {0},
+  3: {0},
+  4: {0, 1},
+  5: {0, 1, 2, 3, 4},
+  6: {0, 3, 5},
+}
 NEIGHBOURS = {
   'numerics': {'types'},
   'attacks': {'similarity'},
@@ -105,7 +116,7 @@ def test_floors_0_1_and_4_import_with_jax_flax_optax_and_numpy_alone():
     'matplotlib', 'jinja2', 'ml_collections',
   ]  # fmt: skip
   # absl and orbax are not barred: flax itself brings and imports them.
-  code = f'''
+  code = f"""
 import sys
 class Bar:
   def find_spec(self, name, path=None, target=None):
@@ -115,7 +126,7 @@ sys.meta_path.insert(0, Bar())
 import importlib
 for name in {wanted!r}:
   importlib.import_module('implicit_attr.' + name)
-'''
+"""
   run = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True
   )
@@ -123,5 +134,7 @@ for name in {wanted!r}:
 
 
 def test_no_file_is_over_300_lines():
-  long = {f.name: n for f in FILES if (n := len(f.read_text().split('\n'))) > 301}
+  long = {
+    f.name: n for f in FILES if (n := len(f.read_text().split('\n'))) > 301
+  }
   assert not long

@@ -92,21 +92,22 @@ def test_a_killed_run_continues_to_the_same_bits_and_lines(
 ):
   args = ('--config', 'configs/digits_mlp.py:smoke', '--workdir', tmp_path)
   # Slow every step down, so that the signal arrives in the middle.
-  slow = f'''
+  slow = f"""
 import sys, time, runpy
 from implicit_attr.data.source import Source
 batch_at = Source.batch_at
 Source.batch_at = lambda *a, **k: (time.sleep(0.15), batch_at(*a, **k))[1]
 sys.argv = {command(*args)[2:]!r}
 runpy.run_module('implicit_attr.main', run_name='__main__')
-'''
+"""
   with subprocess.Popen(
     [sys.executable, '-c', slow], cwd=ROOT, stderr=subprocess.PIPE, text=True
   ) as child:
     file = tmp_path / 'metrics.jsonl'
     deadline = time.monotonic() + 120
     while not (file.exists() and len(file.read_text().splitlines()) >= 4):
-      assert time.monotonic() < deadline and child.poll() is None
+      assert time.monotonic() < deadline
+      assert child.poll() is None, child.stderr.read()
       time.sleep(0.02)
     child.send_signal(signum)
     said = child.communicate(timeout=120)[1]

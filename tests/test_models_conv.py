@@ -154,10 +154,11 @@ def test_hessian_is_symmetric_in_float32():
   )
 
 
-def test_no_derivative_leaves_the_layout_that_is_fast_in_a_loop():
+@pytest.mark.parametrize('stride', [1, 2])
+def test_no_derivative_leaves_the_layout_that_is_fast_in_a_loop(stride):
   """On a CPU every convolution of an HVP is NHWC, HWIO, NHWC."""
   x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
-  grad = jax.grad(scalar(conv2d, 2), (0, 1))
+  grad = jax.grad(scalar(conv2d, stride), (0, 1))
   hvp = lambda x, w: jax.jvp(grad, (x, w), (x, w))[1]
   text = jax.jit(hvp).lower(x, w).as_text()
   lines = [line for line in text.splitlines() if 'convolution(' in line]

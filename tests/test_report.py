@@ -249,6 +249,10 @@ def test_interrupted_and_diverged_runs_say_so_first(run):
   assert 'interrupted' not in text_of(report.write(run))
   (run / 'evaluation/last.json').unlink()
   assert 'interrupted or is still running' in text_of(report.write(run))
+  status = {'status': 'interrupted', 'step': 37, 'message': 'SIGTERM'}
+  (run / 'status.json').write_text(json.dumps(status))
+  text = text_of(report.write(run))
+  assert 'was interrupted at update 37: SIGTERM. What follows' in text
   with (run / 'metrics.jsonl').open('a') as file:
     event = {'step': 41, 'event': 'diverged', 'message': 'loss is not finite.'}
     file.write(json.dumps(event) + '\n')

@@ -1,12 +1,12 @@
 """Are the numbers that the report works out itself the right ones?"""
 
-# ruff: noqa: RUF001 (minus signs and dashes in text for people are meant)
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from implicit_attr.report import maps, relation, tables
+from implicit_attr.report import canvas, maps, relation, tables
+from implicit_attr.report.read import Evaluation
 
 
 def test_attack_stands_above_its_baseline():
@@ -40,6 +40,36 @@ def test_strongest_pixels_sum_the_size_of_channels():
   chosen = maps.strongest(attribution, 2)
   assert chosen.tolist() == [[False, True], [False, True]]
   assert maps.strongest(np.zeros((2, 2, 1)), 3).sum() == 3
+
+
+def test_scores_under_a_map_are_those_of_its_example(monkeypatch, tmp_path):
+  texts = []
+
+  def save(target, folder, name, alt):
+    texts.extend(text.get_text() for text in target.axes[0].texts)
+    return canvas.Image(folder, alt, 1.0)
+
+  monkeypatch.setattr(canvas, 'save', save)
+  shape = (2, 4, 4, 1)
+  arrays = {
+    'images': np.zeros(shape),
+    'map/gradient/clean': np.ones(shape),
+    'map/gradient/topk': np.ones(shape),
+    'adv/gradient/topk': np.full(shape, 0.0625),
+    'score/gradient/topk/topk': np.array([0.11, 0.22, 0.33, 0.44]),
+    'shown/gradient': np.array([3, 1]),
+  }
+  maps.draw(Evaluation('last', 1, {}, {'k': 0.25}, [], arrays), tmp_path)
+  scores = [text.strip() for text in texts if text.startswith('top-k')]
+  assert scores == ['top-k 0.44', 'top-k 0.22']
+  assert texts.count('largest change\n0.062') == 2
+
+
+def test_share_of_pixels_becomes_a_number():
+  found = Evaluation(
+    'last', 1, {}, {'k': 0.1}, [], {'images': np.ones((1, 8, 8, 3))}
+  )
+  assert maps.pixels(found) == 6
 
 
 def test_tokens_are_laid_out_as_an_image():

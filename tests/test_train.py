@@ -89,7 +89,7 @@ def test_adamw_is_the_one_of_optax():
 
 
 def test_one_compilation_serves_every_step_rate_and_seed():
-  module, tx, state, sums = setting(momentum=0.9)
+  _, tx, state, sums = setting(momentum=0.9)
   update, traces = train.make_update(tx), []
 
   @jax.jit

@@ -46,15 +46,16 @@ def attack_attribution(
   """Searches the ball around x for the image whose map is least like x's.
 
   Follows the true second-order gradient of `objective` through `explain` (or
-  through `surrogate`), from random starts, and judges every image it
-  visits by `select` on the true network. Source: Ghorbani et al. (arXiv
+  through `surrogate`), from random starts, and judges every image it visits by
+  `select` on the true network. Source: Ghorbani et al. (arXiv
   1710.10547), with random start, restarts and annealing after Dombrowski et
   al. (arXiv 1906.07983).
 
   Args:
     key: typed key; draws starts (restart r from (key, r); the first begins near
       x, the others anywhere in the ball) and pairs.
-    explain: x, y -> signed map with the shape of x; the map under attack.
+    explain: x, y -> signed map, the one under attack: with the shape of x, or
+      [B, H, W], or one number a token [B, L].
     predict: x -> logits [B, C]; the true network.
     x: images [B, H, W, C] inside `bounds`.
     y: labels [B] that `explain` is asked about; int.

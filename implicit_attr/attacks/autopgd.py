@@ -26,7 +26,9 @@ def checkpoints(steps: int) -> tuple[np.ndarray, np.ndarray]:
   while shares[-1] < 1:
     gap = max(shares[-1] - shares[-2] - 0.03, 0.06)
     shares.append(shares[-1] + gap)
-  marks = sorted({int(np.ceil(round(p * steps, 6))) for p in shares if 0 < p <= 1})
+  # Rounded first: 0.41 · 100 must not become 42.
+  ends = [round(p * steps, 6) for p in shares if 0 < p <= 1]
+  marks = sorted({int(np.ceil(end)) for end in ends})
   due, since = np.zeros(steps, bool), np.ones(steps, int)
   for before, mark in zip([0] + marks, marks, strict=False):
     due[mark - 1], since[mark - 1] = True, max(1, mark - before)

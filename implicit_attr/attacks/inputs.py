@@ -70,10 +70,10 @@ def check_labels(y: Array, logits: Array, x: Array) -> None:
 
 
 def check_map(a: Array, x: Array) -> None:
-  """Raises InputError unless the map `a` has the shape of x."""
-  errors.require(
-    'explain(x, y).shape', a.shape, a.shape == x.shape, f'{x.shape}'
-  )
+  """Raises InputError unless the map `a` is [B, ...], one for each image."""
+  shape = jnp.shape(a)
+  fits = len(shape) > 1 and shape[0] == x.shape[0]
+  errors.require('explain(x, y).shape', shape, fits, f'[{x.shape[0]}, ...]')
 
 
 def predicted(predict: Predict, x: Array) -> Array:

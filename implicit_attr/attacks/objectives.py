@@ -1,9 +1,9 @@
 """What about a map does an attack lower?
 
 Each entry of `OBJECTIVES` freezes what it needs of the clean map and returns
-loss(b) -> [B], to be minimised over the perturbed map b, [B, H, W, C] signed.
-Sets, masses and centres are taken of the channel-summed absolute map; the
-other distances of the signed map.
+loss(b) -> [B], to be minimised over the perturbed map b: signed, [B, H, W, C],
+or [B, H, W], or one number a token [B, L]. Sets, masses and centres are taken
+of the channel-summed absolute map; the other distances of the signed map.
 
 `mass_centre`, `cosine`, `pearson` and `l2` are stationary at b = a, and `l1`
 has a kink there: their attacks move only from a random start.
@@ -53,6 +53,8 @@ def _topk_gap(a: Array, *, k: int | float, **_) -> MapLoss:
 
 def _mass_centre(a: Array, **_) -> MapLoss:
   """Minus the squared shift of the centre of mass, in pixels squared."""
+  flat = 'spatial, [B, H, W, C] or [B, H, W], for the objective mass_centre'
+  errors.require('explain(x, y).shape', a.shape, a.ndim > 2, flat)
   centre = _centre(mass(a))
   return lambda b: -_sum(jnp.square(_centre(mass(b)) - centre))
 
@@ -149,7 +151,7 @@ def make(
   key: Array,
   target: Array | None = None,
 ) -> MapLoss:
-  """The objective `name` around the clean map `clean` [B, H, W, C].
+  """The objective `name` around the clean map `clean` [B, ...].
 
   `target` is a region (bool) for 'target_region', a map for 'target_map', and
   None for all others. `key` draws the pairs of 'diffkendall'.

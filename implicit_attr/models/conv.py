@@ -106,20 +106,41 @@ def _cpu_image(y: Array, w: Array, *, stride: int, hw: tuple) -> Array:
 
 
 def _cpu_kernel(x: Array, y: Array, *, stride: int, hw: tuple) -> Array:
-  """w_k = sum_j x_{s j + k - p} y_j: y, dilated by s, slides over x."""
+  """w_k = sum_j x_{s j + k - p} y_j: y, dilated by s, slides over x.
+
+  The dilation is slow (measured: 1.5 to 7 times), so a stride goes by taps.
+  """
+  if stride > 1:
+    return _tap_kernel(x, y, stride=stride, hw=hw)
   pads = []
   for n, k in zip(x.shape[1:3], hw, strict=True):
-    out, before, _ = _pads(n, k, stride)
-    pads.append((before, k - 1 - before + (out - 1) * stride + 1 - n))
+    out, before, _ = _pads(n, k, 1)
+    pads.append((before, k - 1 - before + out - n))
   w = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),  # channels take the place of examples
     y.transpose(1, 2, 0, 3),
     (1, 1),
     pads,
-    rhs_dilation=(stride, stride),
     dimension_numbers=_LAYOUT,
   )
   return w.transpose(1, 2, 0, 3)
+
+
+def _tap_kernel(x: Array, y: Array, *, stride: int, hw: tuple) -> Array:
+  """The same as one matrix product for each k, over the pixels that k meets."""
+  (rows, *high), (cols, *wide) = (
+    _pads(n, k, stride) for n, k in zip(x.shape[1:3], hw, strict=True)
+  )
+  x = jnp.pad(x, ((0, 0), tuple(high), tuple(wide), (0, 0)))
+  down, right = (rows - 1) * stride + 1, (cols - 1) * stride + 1
+  y = y.reshape(-1, y.shape[-1])
+  taps = [
+    x[:, i : i + down : stride, j : j + right : stride]
+    for i in range(hw[0])
+    for j in range(hw[1])
+  ]
+  w = jnp.stack([t.reshape(-1, t.shape[-1]).T @ y for t in taps])
+  return w.reshape(*hw, x.shape[-1], y.shape[-1])
 
 
 def _primitive(name: str, anywhere: Callable, cpu: Callable) -> Primitive:
@@ -176,8 +197,9 @@ def _batch(prim: Primitive, fallback: Callable, axes: tuple) -> None:
 
   `axes[i]` = (axis of argument i, axis of the result) that is free: examples
   and channels for images, channels for kernels. Over both arguments at once
-  (networks with different weights) nothing is free, and what JAX makes of
-  the plain convolution is used.
+  nothing is free, and `fallback` is mapped: for gradients of single examples
+  in the kernel a batched matrix product, for networks with different weights
+  what JAX makes of the plain convolution.
   """
 
   def rule(args, dims, **static):
@@ -201,4 +223,4 @@ def _batch(prim: Primitive, fallback: Callable, axes: tuple) -> None:
 
 _batch(_output, _lax_output, ((0, 0), (3, 3)))
 _batch(_image, _lax_image, ((0, 0), (2, 3)))
-_batch(_kernel, _lax_kernel, ((3, 2), (3, 3)))
+_batch(_kernel, _tap_kernel, ((3, 2), (3, 3)))

@@ -117,9 +117,15 @@ def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
   values = np.asarray(values)
   values = values[np.isfinite(values)]
   wide = values.size and values.min() > 0 and values.max() > most * values.min()
-  if wide:
-    name = axis.axis_name
-    getattr(axis.axes, f'set_{name}scale')('log')
+  if not wide:
+    return
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+  getattr(axis.axes, f'set_{axis.axis_name}scale')('log')
+  if values.max() < 1000 * values.min():  # decades alone are too few ticks
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:

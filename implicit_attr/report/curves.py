@@ -40,18 +40,20 @@ def draw(run: Run, folder: pathlib.Path) -> dict[str, Exhibit]:
       'labels rightly. A gap between training and test is what it learned '
       f'of its training examples only.{_marks_note(run)}',
       drawn(
-        ('loss', 'Loss', f'loss [{loss}]', _TRAINING[0]),
+        ('loss', 'Loss', f'loss [{loss}]' if loss else 'loss', _TRAINING[0]),
         ('accuracy', 'Accuracy', 'accuracy [%]', _TRAINING[1]),
       ),
     ),
     'parameter': Exhibit(
       'Curvature of the loss in the parameters',
       f'First: the largest eigenvalue of the loss Hessian against {edge}, the '
-      'value above which a step of that length overshoots. Plain descent '
-      'climbs to that line; with small batches it is batch sharpness that '
-      'does. Second: the sum of all eigenvalues. Shaded: the residual of the '
-      'eigenvalue, and one standard error of an estimate. Both are measured '
-      'before the update, on the training loss of a fixed subset.',
+      'value above which a step of that length overshoots. Full-batch descent '
+      'is known to climb to that line (arXiv 2103.00065), batch sharpness to '
+      'do so with small batches (arXiv 2412.20553), and both to fall again '
+      'where a cross-entropy saturates. Second: the sum of all eigenvalues. '
+      'Shaded: the residual of the eigenvalue, and one standard error of an '
+      'estimate. All are measured before the update: on a fixed set of '
+      'training images, and batch sharpness on a few fixed batches.',
       drawn(
         (
           'sharpness',
@@ -174,7 +176,7 @@ _CONFOUNDERS = (
 def loss_unit(run: Run) -> str:
   """The unit of the training loss, from its name in the config."""
   name = str(run.setting('loss.name', ''))
-  return 'nats' if 'entropy' in name else 'squared error' if name else 'loss'
+  return 'nats' if 'entropy' in name else 'squared error' if name else ''
 
 
 def edge_name(run: Run) -> str:
@@ -217,7 +219,8 @@ def _panel(
     return None
   canvas.fit_scale(axes.yaxis, np.concatenate(seen))
   if axes.get_yscale() == 'linear' and min(map(np.nanmin, seen)) >= 0:
-    axes.set_ylim(bottom=0)
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, top + 0.04 * top)
   if name in ('loss', 'accuracy'):
     for step in milestones(run):
       axes.axvline(step, lw=0.8, ls=':', color=canvas.GREY, zorder=0)

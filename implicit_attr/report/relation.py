@@ -1,6 +1,5 @@
 """Do parameter curvature and input curvature move together in this run?"""
 
-# ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
 
 import pathlib
 

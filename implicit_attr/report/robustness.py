@@ -1,6 +1,5 @@
 """How much of an explanation survives an attack, and was it a good attack?"""
 
-# ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
 
 import pathlib
 from typing import Any
@@ -24,19 +23,18 @@ def draw_points(
     for name, evaluation in evaluations.items()
     for row in tables.ordered(evaluation.rows)
   ]
-  metrics = list(
-    dict.fromkeys(
-      metric for _, row in entries for metric in row.get('metrics') or {}
-    )
-  )
   return Exhibit(
     'Similarity to the clean map',
     'Mean over images with a 95 % bootstrap interval; 1 is an unchanged map. '
     'The gap between the attack and random signs of the same size is what '
-    'the adversary adds. A conclusion about training that holds on one line '
-    'of a group only depends on the rule of comparison.',
+    'the adversary adds; an attack aims at one measure and may do less than '
+    'noise on the others. Axes do not start at 0. A conclusion about training '
+    'that holds on one line of a group only depends on the rule of '
+    'comparison.',
     tuple(
-      image for metric in metrics if (image := _points(entries, metric, folder))
+      image
+      for metric in tables.measured([row for _, row in entries])
+      if (image := _points(entries, metric, folder))
     ),
     'the evaluations hold no row',
   )
@@ -58,7 +56,7 @@ def _points(
     '', f'{title} (1 is unchanged)', '', height=0.85 + 0.19 * len(ticks)
   )
   attacks = list(dict.fromkeys(row.get('attack', '–') for _, row in entries))
-  lowest = 0.0
+  lowest = 0.9
   for number, attack in enumerate(attacks):
     mine = [entry for entry in entries if entry[1].get('attack', '–') == attack]
     found = [row['metrics'][metric] for _, row in mine]
@@ -69,19 +67,21 @@ def _points(
     # A missing end of an interval is drawn as none.
     bars = np.nan_to_num(np.maximum([mean - low, high - mean], 0))
     baseline = attack == tables.BASELINE
+    lift = 0.2 * (number - (len(attacks) - 1) / 2)
     axes.errorbar(
-      mean, [heights[_line(*entry)] for entry in mine],
+      mean, [heights[_line(*entry)] + lift for entry in mine],
       xerr=bars, fmt='s' if baseline else 'o', ms=3.5,
       color=canvas.GREY if baseline else _COLOURS[number % len(_COLOURS)],
       elinewidth=1.2, label=tables.attack_name(attack),
     )  # fmt: skip
-    lowest = min(lowest, np.nan_to_num(mean - bars[0]).min())
+    lowest = min(lowest, np.nan_to_num(mean - bars[0], nan=1.0).min())
   axes.set_yticks(*zip(*ticks, strict=True))
   for label, (height, _) in zip(axes.get_yticklabels(), ticks, strict=True):
     if height not in heights.values():
       label.set_weight('bold')
   axes.set_ylim(len(ticks) - 0.4, -0.6)
-  axes.set_xlim(lowest - 0.02, 1.02)
+  low = np.floor(10 * lowest) / 10
+  axes.set_xlim(low, 1 + 0.02 * (1 - low))
   axes.grid(axis='x', lw=0.4, color='#DDDDDD')
   axes.set_axisbelow(True)
   axes.tick_params(axis='y', length=0)

@@ -1,6 +1,5 @@
 """What was trained on what, how did it end, and what came out?"""
 
-# ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
 
 import dataclasses
 from typing import Any

@@ -4,7 +4,6 @@ A robustness number never stands alone: its interval, n, n kept, the same
 number under random signs, clean accuracy and faithfulness are beside it.
 """
 
-# ruff: noqa: RUF001 (Greek letters and dashes in text for people are meant)
 
 import dataclasses
 import math
@@ -121,6 +120,15 @@ def beside(row: dict[str, Any]) -> dict[str, Any]:
   )
 
 
+def measured(rows: list[dict[str, Any]]) -> list[str]:
+  """The similarities that rows have: those the page knows first."""
+  found = dict.fromkeys(
+    name for row in rows for name in row.get('metrics') or {}
+  )
+  known = [name for name in METRICS if name in found]
+  return known + [name for name in found if name not in METRICS]
+
+
 def sizes(evaluation: Evaluation) -> list[Any]:
   """The radii of the rows, in order of appearance."""
   return list(dict.fromkeys(row.get('eps') for row in evaluation.rows))
@@ -129,9 +137,7 @@ def sizes(evaluation: Evaluation) -> list[Any]:
 def robustness(evaluation: Evaluation) -> Table:
   """One row per map, perturbation and radius, baselines after their attack."""
   rows = ordered(evaluation.rows)
-  metrics = list(
-    dict.fromkeys(name for row in rows for name in row.get('metrics') or {})
-  )
+  metrics = measured(rows)
   extras = list(dict.fromkeys(name for row in rows for name in beside(row)))
   several = len(sizes(evaluation)) > 1
   head = ['Map', 'Perturbation', *(['ε'] if several else [])]
