@@ -49,7 +49,9 @@ def base() -> ml_collections.ConfigDict:
       'tensorboard': False,
     },
     'track': {  # tracking.Tracker
-      'every': '10%',
+      'every': '10%',  # all probes; also at milestones
+      'cheap_every': 'never',  # λ_max from the last vector, gradient norms
+      'budget': 0.0,  # share of training time; 0 keeps the cadence as it is
       'examples': 64,
       'order': 12,  # at most this many products for λ_max
       'tol': 0.03,  # residual / λ_max at which it stops: λ_max to about 1e-3

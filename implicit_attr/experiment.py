@@ -121,6 +121,7 @@ def build(config: dict[str, Any]) -> Experiment:
   )
   for field in ('examples', 'order', 'draws'):
     errors.number(f'track.{field}', config['track'][field], 1, integer=True)
+  errors.number('track.budget', config['track']['budget'], 0)
   errors.require(
     'track.examples', config['track']['examples'],
     config['track']['examples'] <= len(train_set),
@@ -143,6 +144,7 @@ def build(config: dict[str, Any]) -> Experiment:
       'log': to_steps('train.log_every', span['log_every']),
       'eval': to_steps('train.eval_every', span['eval_every']),
       'track': to_steps('track.every', config['track']['every']),
+      'cheap': to_steps('track.cheap_every', config['track']['cheap_every']),
       'checkpoint': to_steps('checkpoint.every', config['checkpoint']['every']),
     },
   )

@@ -25,7 +25,7 @@ from implicit_attr.experiment import Experiment
 from implicit_attr.progress import Progress
 from implicit_attr.scoring import Scorer
 from implicit_attr.tracking import Tracker
-from implicit_attr.train import State, make_sums, make_update, stability_edge
+from implicit_attr.train import State, make_sums, make_update
 
 LOG = logging.getLogger(__name__)
 
@@ -106,7 +106,6 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       records.Metrics(workdir, first, config['train']['tensorboard'])
     )
     train_step = make_train_step(experiment)
-    edge = stability_edge(**{**config['optim'], 'lr': 1.0})  # times 1 / lr
     progress = Progress('step', first, total)
     stop = stack.enter_context(_signals())
     stack.enter_context(_diverging(workdir, metrics))
@@ -119,15 +118,13 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       if stop.is_set():
         raise Interrupted(step)
 
-      record = {}
+      record, met = {}, {}
       if cadence.due(step, every['eval'], total):
         record |= scorer(state)
-        milestones(step, record, state)
-      if cadence.due(step, every['track'], total):
-        measured, memory = tracker(step, state, memory)
-        record |= measured
-        if edge:
-          record['param/edge'] = edge / float(rates[min(step, total - 1)])
+        met = milestones(step, record, state)
+        record |= met
+      measured, memory = tracker(step, state, memory, milestone=bool(met))
+      record |= measured
 
       covered = pending
       log = record or cadence.due(step, every['log'], total)
@@ -197,14 +194,19 @@ class Milestones:
     }
     self._kept = {name: Checkpoints(folder / name) for name in self._reached}
 
-  def __call__(self, step: int, record: dict[str, Any], state: State) -> None:
-    """Saves `state` under every milestone first met now, and notes it."""
+  def __call__(
+    self, step: int, record: dict[str, Any], state: State
+  ) -> dict[str, int]:
+    """Saves `state` under every milestone first met now, and names them."""
+    met = {}
     for name, reached in self._reached.items():
-      if not self._kept[name].steps() and reached(record):
-        self._kept[name].save(step, {'state': state}, {})
+      kept = self._kept[name]
+      if not kept.steps() and reached(record):
+        kept.save(step, {'state': state}, {})
         LOG.info('milestone %s at step %d', name, step)
-      if self._kept[name].steps() == [step]:
-        record[f'milestone/{name}'] = step
+      if kept.steps() == [step]:
+        met[f'milestone/{name}'] = step
+    return met
 
   def close(self) -> None:
     for kept in self._kept.values():

@@ -1,111 +1,167 @@
-"""What does tracking cost, and what does each measurement leave behind?"""
+"""When is curvature measured, at what cost, and what does it leave behind?"""
 
 import logging
 import pathlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
 
-from implicit_attr import keys, numerics, probes
-from implicit_attr.cadence import clock
+from implicit_attr import cadence, keys, numerics, probes
 from implicit_attr.experiment import Experiment
-from implicit_attr.train import State, frozen
+from implicit_attr.train import State, frozen, stability_edge
 from implicit_attr.types import Tree
 
 LOG = logging.getLogger(__name__)
 
 
 class Tracker:
-  """All probes as one compiled function, on examples that never change.
+  """Two compiled programs, all probes and the cheap ones, and their cadence.
 
-  Parameter and input curvature are measured at the same step on the same
-  examples. `memory` is what the next measurement starts from (the last top
-  eigenvector); it is part of the checkpoint, so that a resumed run measures
-  the same numbers.
+  'dense' measures everything; 'cheap' only λ_max, started from the last
+  eigenvector, and gradient norms. Both use the same examples at every step.
+  `memory` is what the next measurement starts from; it is part of the
+  checkpoint, so that a resumed run measures the same numbers.
+
+  With a budget (a share of the training time so far) a measurement that would
+  exceed it is left out and counted in 'track/skipped'; the two ends of a run
+  are always measured. A budget reads the clock, so two runs with one do not
+  measure at the same steps; their parameters are the same all the same.
   """
 
   def __init__(self, experiment: Experiment, workdir: pathlib.Path):
-    config = experiment.config['track']
-    self._seed = experiment.config['seed']
-    self._workdir = workdir
-    self._mesh = experiment.mesh
-    self.measurements, self.seconds = 0, 0.0
-    self._compiled = None
+    self._experiment, self._workdir = experiment, workdir
+    self._config = config = experiment.config['track']
     self._batch = experiment.probe_batch(config['examples'])
-    self._sharp = jax.tree.map(
-      lambda *a: np.stack(a),
-      *(
-        {k: b[k] for k in ('image', 'label')}
-        for b in map(
-          experiment.train_set.batch_at, range(config['sharpness_batches'])
-        )
-      ),
-    )
-
-    def measure(params, model_state, batch, sharp, memory, key):
-      apply_fn = frozen(experiment.module, model_state)
-      with numerics.exact():
-        parameter, vector = probes.parameter_curvature(
-          apply_fn, experiment.loss, params, batch, memory, key,
-          order=config['order'], tol=config['tol'], draws=config['draws'],
-        )  # fmt: skip
-        found = {
-          **parameter,
-          **probes.batch_sharpness(apply_fn, experiment.loss, params, sharp),
-          **probes.input_curvature(
-            apply_fn, experiment.loss, params, batch, key,
-            order=config['input_order'],
-            tol=config['input_tol'],
-          ),
-          **probes.confounders(apply_fn, params, batch),
-        }  # fmt: skip
-      found['param/w1_sq_lambda'] = (
-        found['param/w1_norm'] ** 2 * found['param/lambda_max']
-      )
-      return found, vector
-
-    self._measure = jax.jit(measure)
+    count = config['sharpness_batches']
+    batches = [experiment.train_set.batch_at(i) for i in range(count)]
+    self._sharp = {
+      name: np.stack([b[name] for b in batches]) for name in ('image', 'label')
+    }
+    optim = {**experiment.config['optim'], 'lr': 1.0}
+    self._edge = stability_edge(**optim)  # times 1 / lr
+    self._programs = {
+      'dense': jax.jit(self._dense), 'cheap': jax.jit(self._cheap),
+    }  # fmt: skip
+    self._compiled: dict[str, Any] = {}
+    self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
+    self._started = None
+    self.seconds, self.measurements, self.skipped = 0.0, 0, 0
 
   def memory(self, params: Tree) -> Tree:
     """Where the first measurement starts: noise shaped like `params`."""
-    leaves, tree = jax.tree.flatten(params)
     draw = np.random.default_rng(0)
-    return jax.tree.unflatten(
-      tree, [draw.standard_normal(p.shape).astype(p.dtype) for p in leaves]
-    )
+    noise = lambda p: draw.standard_normal(p.shape).astype(p.dtype)
+    return jax.tree.map(noise, params)
 
   def __call__(
-    self, step: int, state: State, memory: Tree
+    self, step: int, state: State, memory: Tree, *, milestone: bool = False
   ) -> tuple[dict[str, float], Tree]:
-    """(record, new memory); per-example arrays go to probes/<step>.npz."""
-    key = keys.stream(self._seed, 'track', step)
+    """(record, new memory): what is due at `step`, or ({}, memory).
+
+    Per-example arrays of a dense measurement go to probes/<step>.npz.
+    """
+    kind = self._due(step, milestone)
+    if kind is None:
+      return {}, memory
+    key = keys.stream(self._experiment.config['seed'], 'track', step)
+    mesh = self._experiment.mesh
     args = (
-      state.params, state.model_state, self._mesh.split(self._batch),
-      self._mesh.replicate(self._sharp), memory, key,
+      state.params, state.model_state, mesh.split(self._batch),
+      mesh.replicate(self._sharp), memory, key,
     )  # fmt: skip
-    if self._compiled is None:
-      started = time.perf_counter()
-      self._compiled = self._measure.lower(*args).compile()
-      spent = time.perf_counter() - started
-      LOG.info('compiled the probes in %s', clock(spent))
+    if kind not in self._compiled:
+      began = time.perf_counter()
+      self._compiled[kind] = self._programs[kind].lower(*args).compile()
+      spent = time.perf_counter() - began
+      self._started = self._started and self._started + spent
+      LOG.info('compiled the %s probes in %s', kind, cadence.clock(spent))
     jax.block_until_ready(state.params)
-    started = time.perf_counter()
-    found, memory = self._compiled(*args)
+    began = time.perf_counter()
+    self._started = self._started or began
+    found, memory = self._compiled[kind](*args)
     found = jax.device_get(found)
-    self.seconds += time.perf_counter() - started
+    self._cost[kind] = time.perf_counter() - began
+    self.seconds += self._cost[kind]
     self.measurements += 1
-    arrays = {name: a for name, a in found.items() if np.ndim(a)}
-    folder = self._workdir / 'probes'
-    folder.mkdir(exist_ok=True)
-    np.savez(folder / f'{step:08d}.npz', index=self._batch['index'], **arrays)
-    return {name: float(np.mean(a)) for name, a in found.items()}, memory
+    if kind == 'dense':
+      self._keep(step, found)
+    record = {name: float(np.mean(a)) for name, a in found.items()}
+    if self._edge:
+      rates = self._experiment.learning_rates
+      record['param/edge'] = self._edge / float(
+        rates[min(step, len(rates) - 1)]
+      )
+    if self._config['budget']:
+      record['track/seconds'] = round(self.seconds, 3)
+      record['track/skipped'] = self.skipped
+    return record, memory
 
   def summary(self, wall: float) -> None:
     """Logs what tracking cost of `wall` seconds of training and tracking."""
     training = max(wall - self.seconds, 1e-9)
     LOG.info(
       'tracking: %d measurements in %s, %.1f%% of %s of training',
-      self.measurements, clock(self.seconds), 100 * self.seconds / training,
-      clock(training),
+      self.measurements, cadence.clock(self.seconds),
+      100 * self.seconds / training, cadence.clock(training),
     )  # fmt: skip
+
+  def _due(self, step: int, milestone: bool) -> str | None:
+    """'dense', 'cheap' or None at `step`, the budget considered."""
+    every, total = self._experiment.every, self._experiment.total
+    kind = None
+    if cadence.due(step, every['cheap'], total):
+      kind = 'cheap'
+    if cadence.due(step, every['track'], total):
+      kind = 'dense'
+    if milestone and every['track']:
+      kind = 'dense'
+    budget = self._config['budget']
+    if kind is None or not budget or step in (0, total) or not self._started:
+      return kind
+    training = time.perf_counter() - self._started - self.seconds
+    if self.seconds + self._cost[kind] <= budget * training:
+      return kind
+    self.skipped += 1
+    return None
+
+  def _keep(self, step: int, found: dict[str, np.ndarray]) -> None:
+    arrays = {name: a for name, a in found.items() if np.ndim(a)}
+    folder = self._workdir / 'probes'
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / f'{step:08d}.npz', index=self._batch['index'], **arrays)
+
+  def _parameter(self, params, model_state, batch, memory, key, draws):
+    apply_fn = frozen(self._experiment.module, model_state)
+    return apply_fn, *probes.parameter_curvature(
+      apply_fn, self._experiment.loss, params, batch, memory, key,
+      order=self._config['order'], tol=self._config['tol'], draws=draws,
+    )  # fmt: skip
+
+  def _cheap(self, params, model_state, batch, sharp, memory, key):
+    with numerics.exact():
+      apply_fn, found, vector = self._parameter(
+        params, model_state, batch, memory, key, 0
+      )
+      found |= probes.gradient_norms(
+        apply_fn, self._experiment.loss, params, batch
+      )
+    return found, vector
+
+  def _dense(self, params, model_state, batch, sharp, memory, key):
+    config, loss = self._config, self._experiment.loss
+    lanczos = {'order': config['input_order'], 'tol': config['input_tol']}
+    with numerics.exact():
+      apply_fn, found, vector = self._parameter(
+        params, model_state, batch, memory, key, config['draws']
+      )
+      network = apply_fn, loss, params
+      found |= probes.batch_sharpness(*network, sharp)
+      found |= probes.input_curvature(*network, batch, key, **lanczos)
+      found |= probes.confounders(apply_fn, params, batch)
+      found |= probes.alignment(
+        *network, batch, key, lambda_max=found['param/lambda_max'],
+        scale=1 / np.min(self._experiment.module.std), **lanczos,
+      )  # fmt: skip
+    return found, vector

@@ -49,7 +49,8 @@ def make_run(path):
         'eval/loss', 'eval/accuracy', 'param/lambda_max', 'param/trace',
         'param/lambda_max_residual', 'param/trace_se', 'param/edge',
         'param/batch_sharpness', 'param/batch_sharpness_se', 'logit/scale',
-        'param/w1_norm', 'param/w1_sq_lambda', 'logit/margin',
+        'param/w1_norm', 'align/w1_sq_lambda', 'logit/margin',
+        'align/mean_input_lambda',
         *(
           f'{prefix}/{name}'
           for prefix in ('input', 'input_loss')

@@ -1,6 +1,7 @@
 """By which similarity to the clean map is an attacked image judged?
 
-Each entry freezes the clean map, [B, ...] signed, and returns score(b) -> [B]; lower is a stronger attack.
+Each entry freezes the clean map, [B, ...] signed, and returns score(b) -> [B];
+lower is a stronger attack.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.curvature.inputs import PerExampleFun, gradient_norms
+from implicit_attr.curvature.inputs import (
+  PerExampleFun,
+  gradient_norms,
+  sum_pixels,
+)
 from implicit_attr.types import Array
 
 
@@ -81,11 +85,13 @@ def local_lipschitz(
   size = radius / 4 if step_size is None else step_size
   here = fun(x)
 
-  def quotient(delta: Array) -> Array:
-    return gradient_norms(fun(x + delta) - here) / gradient_norms(delta)
+  def squares(delta: Array) -> Array:
+    # Squared, so that the slope is 0 and not NaN where nothing changes.
+    change = fun(x + delta) - here
+    return sum_pixels(change**2) / sum_pixels(delta**2)
 
   def total(delta: Array) -> tuple[Array, Array]:
-    quotients = quotient(delta)
+    quotients = squares(delta)
     return jnp.sum(quotients), quotients
 
   def ascend(
@@ -105,7 +111,8 @@ def local_lipschitz(
   (delta, best, best_delta), _ = jax.lax.scan(
     ascend, (start, nothing, start), length=steps
   )
-  return keep_best(quotient(delta), delta, best, best_delta)
+  square, delta = keep_best(squares(delta), delta, best, best_delta)
+  return jnp.sqrt(square), delta
 
 
 def keep_best(

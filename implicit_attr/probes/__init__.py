@@ -5,13 +5,16 @@ on a fixed set of examples. It returns a flat dict: scalars go to
 metrics.jsonl, arrays [n] (one number per example) to probes/<step>.npz.
 """
 
+from implicit_attr.probes.alignment import alignment
 from implicit_attr.probes.confounders import confounders
-from implicit_attr.probes.input import input_curvature
+from implicit_attr.probes.input import gradient_norms, input_curvature
 from implicit_attr.probes.parameter import batch_sharpness, parameter_curvature
 
 __all__ = [
+  'alignment',
   'batch_sharpness',
   'confounders',
+  'gradient_norms',
   'input_curvature',
   'parameter_curvature',
 ]

@@ -1,11 +1,35 @@
 """How curved is the network in its input, for each example, here and now?"""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from implicit_attr import attribution, curvature
 from implicit_attr.losses import Loss
 from implicit_attr.types import ApplyFn, Array, Batch, Params
+
+
+def gradient_norms(
+  apply_fn: ApplyFn, loss: Loss, params: Params, batch: Batch
+) -> dict[str, Array]:
+  """'input/grad_norm' and 'input_loss/grad_norm' alone, [n] each."""
+  found = {}
+  for name, fun in _targets(apply_fn, loss, params, batch).items():
+    grad = jax.grad(lambda x, fun=fun: jnp.sum(fun(x)))(batch['image'])
+    found[f'{name}/grad_norm'] = curvature.gradient_norms(grad)
+  return found
+
+
+def _targets(
+  apply_fn: ApplyFn, loss: Loss, params: Params, batch: Batch
+) -> dict[str, Callable[[Array], Array]]:
+  """x -> [n] of the logit of the label ('input') and of the loss."""
+  y = batch['label']
+  return {
+    'input': lambda x: attribution.target('logit', apply_fn(params, x)[0], y),
+    'input_loss': lambda x: loss(apply_fn(params, x)[0], y),
+  }
 
 
 def input_curvature(
@@ -32,17 +56,10 @@ def input_curvature(
     al., arXiv 2206.07144), which is what a cosine between maps sees. A
     piecewise linear network has no logit curvature: 0.
   """
-  x, y = batch['image'], batch['label']
-
-  def logit(x: Array) -> Array:
-    return attribution.target('logit', apply_fn(params, x)[0], y)
-
-  def example_loss(x: Array) -> Array:
-    return loss(apply_fn(params, x)[0], y)
-
+  x = batch['image']
   start = jax.random.normal(key, x.shape, x.dtype)
   found = {}
-  for name, fun in (('input', logit), ('input_loss', example_loss)):
+  for name, fun in _targets(apply_fn, loss, params, batch).items():
     gradients, mvp = curvature.per_example(fun, x)
     pairs = curvature.per_example_eigenpairs(mvp, start, order=order, tol=tol)
     found |= {

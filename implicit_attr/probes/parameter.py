@@ -28,7 +28,7 @@ def parameter_curvature(
     start: where Lanczos begins: the last measurement's eigenvector, or noise.
     order: at most this many products for λ_max.
     tol: residual at which it stops, relative to λ_max.
-    draws: Rademacher probes of the trace.
+    draws: Rademacher probes of the trace; 0 leaves it out.
 
   Returns:
     'param/lambda_max' and its residual bound 'param/lambda_max_residual' (the
@@ -44,13 +44,13 @@ def parameter_curvature(
   values, vectors, residuals = curvature.top_eigenpairs(
     mvp, start, k=1, order=order, tol=tol
   )
-  mean, stderr = curvature.trace(mvp, params, key, draws=draws)
   measured = {
     'param/lambda_max': values[0],
     'param/lambda_max_residual': residuals[0],
-    'param/trace': mean,
-    'param/trace_se': stderr,
   }
+  if draws:
+    mean, stderr = curvature.trace(mvp, params, key, draws=draws)
+    measured |= {'param/trace': mean, 'param/trace_se': stderr}
   return measured, jax.tree.map(lambda v: v[0], vectors)
 
 

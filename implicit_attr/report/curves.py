@@ -156,7 +156,10 @@ _CONFOUNDERS = (
     'first_layer_bound',
     '‖W₁‖² λ_max',
     '‖W₁‖² λ_max [loss / pixel²]',
-    (Curve('param/w1_sq_lambda', '', canvas.BLUE),),
+    (
+      Curve('align/w1_sq_lambda', '‖W₁‖² λ_max in θ', canvas.BLUE),
+      Curve('align/mean_input_lambda', 'λ_max of mean H in x', canvas.ORANGE),
+    ),
   ),
   (
     'logit_scale',
