@@ -78,6 +78,7 @@ def base() -> ml_collections.ConfigDict:
       'examples': 128,
       'batch_size': 64,
       'checkpoints': ('last', 'train_loss', 'test_accuracy'),
+      'curvature': 0,  # training examples for the Hessian spectrum; 0: none
     },
     'checkpoint': {'every': '20%', 'keep': 2},
   })  # fmt: skip

@@ -16,6 +16,7 @@ from implicit_attr.experiment import Experiment
 from implicit_attr.progress import Progress
 from implicit_attr.robustness import Robustness
 from implicit_attr.scoring import Scorer
+from implicit_attr.spectrum import spectrum
 from implicit_attr.train import State
 from implicit_attr.types import Tree
 
@@ -36,6 +37,7 @@ def check(settings: dict[str, Any]) -> None:
   errors.choose('evaluation.norm', settings['norm'], ('linf', 'l2'))
   errors.number('evaluation.eps', settings['eps'], 0)
   errors.number('evaluation.k', settings['k'], 0, 1, open_low=True)
+  errors.number('evaluation.curvature', settings['curvature'], 0, integer=True)
   for field in ('steps', 'restarts', 'examples', 'batch_size'):
     errors.number(f'evaluation.{field}', settings[field], 1, integer=True)
 
@@ -76,6 +78,11 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
     }  # fmt: skip
     records.write_json(workdir / 'evaluation' / f'{name}.json', value)
     np.savez_compressed(workdir / 'evaluation' / f'{name}.npz', **arrays)
+    if examples := experiment.config['evaluation']['curvature']:
+      numbers, arrays = spectrum(experiment, state, examples)
+      path = workdir / 'spectrum' / f'{name}.json'
+      records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
+      np.savez(path.with_suffix('.npz'), **arrays)
 
 
 def _find(

@@ -19,6 +19,7 @@ FLOORS = {
   'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
   'train': 4, 'probes': 4, 'objectives': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
+  'spectrum': 5,
   'evaluation': 5, 'loop': 5, 'report': 5,
   'main': 6,
 }  # fmt: skip
@@ -39,8 +40,9 @@ NEIGHBOURS = {
   'experiment': set(),
   'scoring': {'experiment'},
   'tracking': {'experiment'},
+  'spectrum': {'experiment'},
   'robustness': {'experiment', 'scoring'},
-  'evaluation': {'experiment', 'scoring', 'robustness'},
+  'evaluation': {'experiment', 'scoring', 'robustness', 'spectrum'},
   'loop': {'experiment', 'scoring', 'tracking'},
 }
 # A heavy library and the only files that may name it.

@@ -111,7 +111,7 @@ def test_topk_intersection_equals_a_count_by_sorting(x64):
 
 
 def test_share_of_nonzero_pixels_counts_the_reference_map(x64):
-  a, b = (m.reshape(5, -1) for m in maps(7, 'sparse'))
+  a, b = (m.reshape(5, -1) for m in maps(7, 'ties'))
   n, want = np.arange(36), []
   for p, q in zip(a, b, strict=True):
     k = max(1, round(0.5 * np.count_nonzero(p)))

@@ -49,7 +49,7 @@ def spectral_quadrature(
   def one(key: Array) -> tuple[Array, Array]:
     v0 = jax.random.rademacher(key, (1, flat.size), flat.dtype)
     state = krylov.run(product, v0, order)
-    nodes, weights, _ = krylov.ritz(state, order, 'top')
+    nodes, weights, _, _ = krylov.ritz(state, order, 'top')
     return nodes[0], weights[0, 0] ** 2
 
   return Quadrature(*jax.lax.map(one, jax.random.split(key, draws)))

@@ -103,8 +103,8 @@ def per_example_eigenpairs(
     state = krylov.run(product, rows, order)
   else:
     state = krylov.run_until(product, rows, order, 1, which, tol)
-  values, weights, residuals = krylov.ritz(state, 1, which)
-  vectors = krylov.combine(weights[..., 0], state.basis)
+  values, weights, residuals, _ = krylov.ritz(state, 1, which)
+  vectors = krylov.vectors(state.basis, weights)[:, 0]
   return InputEigenpairs(
     values[:, 0], vectors.reshape(v0.shape), residuals[:, 0], state.steps
   )

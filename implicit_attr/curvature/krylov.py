@@ -2,8 +2,10 @@
 
 B problems of one dimension run side by side, [B, n]: the Hessian in the
 parameters is B = 1, the input Hessians of a batch are one problem an example.
-Method: C. Lanczos (1950), with the whole basis re-orthogonalised in each step
-(Golub & Van Loan, Matrix Computations, 4th ed., section 10.3).
+Method: C. Lanczos (1950), re-orthogonalised (Golub & Van Loan, Matrix
+Computations, 4th ed., section 10.3). Inner products are `dot`s in full
+precision whatever the caller's setting: a basis that is orthogonal to three
+digits is no basis, and XLA's CPU reductions are slower than its dots.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,7 @@ BlockMvp = Callable[[Array], Array]  # [B, n] -> [B, n], row by row
 
 
 class Krylov(NamedTuple):
-  """After j = `steps` products; rows j and later of the buffers are zero.
+  """After j = `steps` products; entries and rows from j on are zero.
 
   A V = V T + β_j v_{j+1} e_j', T = tridiag(alphas, betas), V' V = 1.
   """
@@ -26,7 +28,7 @@ class Krylov(NamedTuple):
   alphas: Array  # [B, K]
   betas: Array  # [B, K]; betas[:, i] couples vectors i and i + 1
   basis: Array  # [B, K, n]
-  vector: Array  # [B, n], the unit vector of the next step
+  vector: Array  # [B, n], v_{j+1}, the unit vector of the next step
   steps: Array  # []
 
 
@@ -36,6 +38,7 @@ class Ritz(NamedTuple):
   values: Array  # [B, k]
   weights: Array  # [B, K, k], coordinates of the vectors in the basis
   residuals: Array  # [B, k], ‖A v - θ v‖
+  closest: Array  # [B], least residual of any Ritz pair over max |θ|
 
 
 def start(v0: Array, order: int) -> Krylov:
@@ -53,12 +56,16 @@ def start(v0: Array, order: int) -> Krylov:
   )
 
 
-def step(mvp: BlockMvp, state: Krylov) -> Krylov:
+def step(mvp: BlockMvp, state: Krylov, clean: Array | bool = True) -> Krylov:
   """One product, one more basis vector.
 
   Where the Krylov space is exhausted (β at rounding level), the next vector is
   an arbitrary one orthogonal to the basis and β is 0: T falls into blocks and
   stays the projection of A.
+
+  Args:
+    clean: whether to orthogonalise against the whole basis, and not only
+      against the last two vectors. Done in any case where β is small.
   """
   alphas, betas, basis, vector, j = state
   basis = jax.lax.dynamic_update_index_in_dim(basis, vector, j, 1)
@@ -67,18 +74,23 @@ def step(mvp: BlockMvp, state: Krylov) -> Krylov:
   beta = jax.lax.dynamic_index_in_dim(betas, before, 1)  # 0 in the first step
 
   w = mvp(vector)
-  alpha = jnp.sum(w * vector, -1, keepdims=True)
+  alpha = _dot(w, vector)
   w = w - alpha * vector - beta * previous
+  length = jnp.sqrt(_dot(w, w))
   alphas = jax.lax.dynamic_update_index_in_dim(alphas, alpha, j, 1)
   scale = jnp.max(jnp.abs(alphas) + betas, -1, keepdims=True)
-  floor = 4 * jnp.finfo(w.dtype).eps * scale
-  vector, beta = _orthonormalise(basis, w, floor, j)
+  eps = jnp.finfo(w.dtype).eps
+  vector, beta = jax.lax.cond(
+    clean | jnp.any(length <= eps**0.25 * scale),
+    lambda: _orthonormalise(basis, w, 4 * eps * scale, j),
+    lambda: (w / length, length),
+  )
   betas = jax.lax.dynamic_update_index_in_dim(betas, beta, j, 1)
   return Krylov(alphas, betas, basis, vector, j + 1)
 
 
 def run(mvp: BlockMvp, v0: Array, order: int) -> Krylov:
-  """`order` steps from `v0` [B, n]."""
+  """`order` steps from `v0` [B, n], a basis orthonormal to rounding."""
   state = start(v0, order)
   return jax.lax.fori_loop(0, order, lambda _, s: step(mvp, s), state)
 
@@ -90,18 +102,29 @@ def run_until(
 
   Converged: residual <= tol |θ|. At least `k` and at most `order` steps. A NaN
   ends the loop at once.
+
+  The basis loses orthogonality along Ritz vectors that have converged and
+  nowhere else, as rounding / residual (Paige, Linear Algebra Appl. 34, 1980).
+  So it is cleaned in every step from the first pair that has come to a relative
+  residual of eps^(1/4) on, when no more than eps^(3/4) is lost; a search that
+  ends before, as warm-started ones do, never pays for it.
   """
 
-  def wait(carry: tuple[Krylov, Array]) -> Array:
-    state, waiting = carry
+  def wait(carry: tuple[Krylov, Array, Array]) -> Array:
+    state, waiting, _ = carry
     return (state.steps < order) & ((state.steps < k) | waiting)
 
-  def advance(carry: tuple[Krylov, Array]) -> tuple[Krylov, Array]:
-    state = step(mvp, carry[0])
-    values, _, residuals = ritz(state, k, which)
-    return state, jnp.any(residuals > tol * jnp.abs(values))
+  def advance(
+    carry: tuple[Krylov, Array, Array],
+  ) -> tuple[Krylov, Array, Array]:
+    state, _, clean = carry
+    state = step(mvp, state, clean)
+    values, _, residuals, closest = ritz(state, k, which)
+    clean |= jnp.any(closest <= jnp.finfo(v0.dtype).eps ** 0.25)
+    return state, jnp.any(residuals > tol * jnp.abs(values)), clean
 
-  return jax.lax.while_loop(wait, advance, (start(v0, order), True))[0]
+  first = (start(v0, order), True, jnp.array(False))
+  return jax.lax.while_loop(wait, advance, first)[0]
 
 
 def ritz(state: Krylov, k: int, which: str) -> Ritz:
@@ -110,7 +133,7 @@ def ritz(state: Krylov, k: int, which: str) -> Ritz:
   T is padded to its full size with a value beyond its spectrum, which is
   recognised and sorted last whatever is wanted.
   """
-  alphas, betas, _, _, steps = state
+  alphas, betas, steps = state.alphas, state.betas, state.steps
   order = alphas.shape[-1]
   filled = jnp.arange(order)[None, :] < steps
   inside = jnp.where(jnp.arange(order)[None, :] < steps - 1, betas, 0)[:, :-1]
@@ -124,35 +147,37 @@ def ritz(state: Krylov, k: int, which: str) -> Ritz:
     + _diagonal(inside, -1)
   )
   values, weights = jnp.linalg.eigh(matrix)
-  wanted = {'top': values, 'bottom': -values, 'magnitude': jnp.abs(values)}
-  _, index = jax.lax.top_k(
-    jnp.where(values < 0.75 * pad, wanted[which], -jnp.inf), k
-  )
-  values = jnp.take_along_axis(values, index, -1)
-  weights = jnp.take_along_axis(weights, index[:, None, :], -1)
   last = jnp.maximum(steps - 1, 0)
   beta = jax.lax.dynamic_index_in_dim(betas, last, 1)
   mass = jax.lax.dynamic_index_in_dim(weights, last, 1, keepdims=False)
-  return Ritz(values, weights, jnp.abs(beta * mass))
+  residuals = jnp.abs(beta * mass)
+
+  valid = values < 0.75 * pad
+  wanted = {'top': values, 'bottom': -values, 'magnitude': jnp.abs(values)}
+  _, index = jax.lax.top_k(jnp.where(valid, wanted[which], -jnp.inf), k)
+  closest = jnp.min(jnp.where(valid, residuals / pad * 2, 1), -1)
+  return Ritz(
+    jnp.take_along_axis(values, index, -1),
+    jnp.take_along_axis(weights, index[:, None, :], -1),
+    jnp.take_along_axis(residuals, index, -1),
+    closest,
+  )
+
+
+def vectors(basis: Array, weights: Array) -> Array:
+  """Unit vectors along Σ_i weights[:, i, k] basis[:, i], [B, k, n]."""
+  v = jnp.einsum('bik,bin->bkn', weights, basis, precision='highest')
+  return v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def _dot(a: Array, b: Array) -> Array:
+  """Inner product of each pair of rows, [B, n], [B, n] -> [B, 1]."""
+  return jnp.einsum('bn,bn->b', a, b, precision='highest')[:, None]
 
 
 def _diagonal(rows: Array, offset: int = 0) -> Array:
   """[B, m] -> [B, m + |offset|, m + |offset|] with `rows` on one diagonal."""
   return jax.vmap(lambda row: jnp.diag(row, offset))(rows)
-
-
-def combine(weights: Array, basis: Array) -> Array:
-  """Σ_k weights[b, k] basis[b, k], [B, n].
-
-  In full precision whatever the caller's setting: a basis that is orthogonal
-  to three digits is no basis.
-  """
-  return jnp.einsum('bk,bkn->bn', weights, basis, precision='highest')
-
-
-def _shares(basis: Array, w: Array) -> Array:
-  """Inner products of `w` [B, n] with the basis, [B, K]."""
-  return jnp.einsum('bkn,bn->bk', basis, w, precision='highest')
 
 
 def _orthonormalise(
@@ -161,7 +186,7 @@ def _orthonormalise(
   """What is left of `w` [B, n] outside `basis`: (its direction, its length).
 
   A classical Gram–Schmidt pass is two matrix–vector products. It is repeated
-  where it took away a large share, as then what is left is not clean (Daniel,
+  where it took away the larger part, as then what is left is not clean (Daniel,
   Gragg, Kaufman & Stewart, Math. Comp. 30, 1976). A length at or below `floor`
   counts as 0, and an arbitrary vector takes the place of `w`.
   """
@@ -174,15 +199,19 @@ def _orthonormalise(
 
   def clean(carry: tuple[Array, ...]) -> tuple[Array, ...]:
     v, length, _, passes = carry
-    before = jnp.linalg.norm(v, axis=-1, keepdims=True)
-    v = v - combine(_shares(basis, v), basis)
-    after = jnp.linalg.norm(v, axis=-1, keepdims=True)
+    shares = jnp.einsum('bkn,bn->bk', basis, v, precision='highest')
+    v = v - jnp.einsum('bk,bkn->bn', shares, basis, precision='highest')
+    left = _dot(v, v)
     # v is w itself in the first pass and a unit vector later.
-    shrunk = length * after
+    shrunk = length * jnp.sqrt(left)
     lost = (length > 0) & (shrunk <= floor)
-    v = v / jnp.where(after > 0, after, 1)
-    v = jnp.where(lost, _arbitrary(v, step + 1), v)
-    again = jnp.any(lost | (after < 0.7 * before))
+    v = v * jax.lax.rsqrt(jnp.where(left > 0, left, 1))
+    v = jax.lax.cond(
+      jnp.any(lost),
+      lambda: jnp.where(lost, _arbitrary(v, step + 1), v),
+      lambda: v,
+    )
+    again = jnp.any(lost | (left < _dot(shares, shares)))
     return v, jnp.where(lost, 0, shrunk), again, passes + 1
 
   one = jnp.ones_like(floor)

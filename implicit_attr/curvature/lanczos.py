@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from implicit_attr import errors
 from implicit_attr.curvature import krylov
@@ -85,8 +84,8 @@ def eigenpairs(
     state = krylov.run(product, start, order)
   else:
     state = krylov.run_until(product, start, order, k, which, tol)
-  values, weights, residuals = krylov.ritz(state, k, which)
-  vectors = jnp.matmul(weights[0].T, state.basis[0], precision='highest')
+  values, weights, residuals, _ = krylov.ritz(state, k, which)
+  vectors = krylov.vectors(state.basis, weights)[0]
   return Eigenpairs(values[0], flat.unravel(vectors), residuals[0], state.steps)
 
 

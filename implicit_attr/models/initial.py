@@ -58,7 +58,8 @@ def init(self: nn.Module, rngs: Any, *args: Any, **kwargs: Any) -> dict:
   counter = _Supply(None)
   with _use(counter):
     jax.eval_shape(lambda: nn.Module.init(self, rngs, *args, **kwargs))
-  with _use(_Supply(jax.random.normal(key, (counter.used,)))):
+  flat = jax.random.normal(key, (counter.used,), jnp.float32)
+  with _use(_Supply(flat)):
     return nn.Module.init(self, rngs, *args, **kwargs)
 
 
@@ -72,7 +73,7 @@ class _Supply:
   def take(self, shape: tuple[int, ...]) -> Array:
     start, self.used = self.used, self.used + math.prod(shape)
     if self.flat is None:
-      return jnp.zeros(shape)
+      return jnp.zeros(shape, jnp.float32)
     return self.flat[start : self.used].reshape(shape)
 
 
