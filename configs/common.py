@@ -45,7 +45,7 @@ def base() -> ml_collections.ConfigDict:
       'log_every': '1%',
       'eval_every': '2%',
       # The first state at which each is reached is kept.
-      'milestones': {'train_loss': 0.05, 'test_accuracy': 0.97},
+      'milestones': {'train_loss': 0.01, 'test_accuracy': 0.97},
       'tensorboard': False,
     },
     'track': {  # tracking.Tracker
