@@ -212,6 +212,22 @@ def test_search_stops_on_the_residual(adaptive):
   assert find._cache_size() == 1  # the tolerance is traced
 
 
+def test_vectors_stay_orthogonal_in_float32_long_after_convergence():
+  # The top pair converges many steps before the fourth; without cleaning it
+  # would come back as a ghost.
+  values = np.r_[1000, 10, 9.9, 9.8, np.linspace(0, 9, 96)]
+  matrix = jnp.asarray(symmetric(values), jnp.float32)
+  found = jax.jit(
+    lambda v: curvature.eigenpairs(
+      lambda v: matrix @ v, v, k=4, order=90, tol=2e-3
+    )
+  )(jnp.ones(100))
+  assert found.products > 20
+  np.testing.assert_allclose(found.values, values[:4], rtol=1e-4)
+  overlaps = np.asarray(found.vectors @ found.vectors.T)
+  np.testing.assert_allclose(overlaps, np.eye(4), atol=1e-5)
+
+
 def test_warm_start_needs_fewer_products(adaptive):
   find = adaptive[0]
   cold = find(noise(jnp.zeros(100)).astype(jnp.float32), 0.01)

@@ -64,7 +64,7 @@ def over_seeds(estimate, seeds=300):
 
 @pytest.fixture(scope='module')
 def sampled():
-  """matrix -> moments of 300 seeds, 100 draws each."""
+  """matrix, keys -> moments of each key, 100 draws each."""
   return jax.jit(
     jax.vmap(
       lambda matrix, key: curvature.moments(
@@ -78,15 +78,16 @@ def sampled():
 @pytest.mark.parametrize('name', SPECTRA)
 def test_moments_lie_within_three_standard_errors(x64, sampled, name):
   matrix = symmetric(SPECTRA[name])
-  keys = jax.vmap(jax.random.key)(jnp.arange(300))
+  keys = jax.vmap(jax.random.key)(jnp.arange(3000))
   found = jax.tree.map(np.asarray, sampled(matrix, keys))
-  # ‖A v‖² is a skewed sample: its mean leaves three bars a little more often.
-  for value, stderr, truth, share in (
-    (found.trace, found.trace_se, np.trace(matrix), 0.99),
-    (found.frobenius, found.frobenius_se, np.linalg.norm(matrix), 0.98),
+  # 3,000 seeds: the share that leaves three bars is 0.3 % for a normal law, a
+  # little more for these skewed ones, and 300 seeds do not resolve 1 %.
+  for value, stderr, truth in (
+    (found.trace, found.trace_se, np.trace(matrix)),
+    (found.frobenius, found.frobenius_se, np.linalg.norm(matrix)),
   ):
     z = (value - truth) / stderr
-    assert np.mean(np.abs(z) <= 3) >= share
+    assert np.mean(np.abs(z) <= 3) >= 0.99
     assert 0.85 < np.std(z) < 1.15  # and the bars are not too wide
 
 

@@ -16,7 +16,7 @@ class Eigenpairs(NamedTuple):
   """What `eigenpairs` found, and what it took."""
 
   values: Array  # [k]
-  vectors: Tree  # leaves [k, ...], unit vectors, orthogonal
+  vectors: Tree  # leaves [k, ...], unit vectors, orthogonal to eps^(3/4)
   residuals: Array  # [k]; an eigenvalue lies this close, to rounding
   products: Array  # [], matrix–vector products used
 
