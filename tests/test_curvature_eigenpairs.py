@@ -154,6 +154,16 @@ def test_basis_stays_orthonormal_in_float32():
   np.testing.assert_allclose(basis @ basis.T, np.eye(100), atol=3e-6)
 
 
+def test_basis_stays_orthonormal_from_a_converged_start():
+  # What is left after the first product is mostly rounding error.
+  diagonal = jnp.asarray(np.r_[1e4, np.linspace(0, 1, 99)], jnp.float32)
+  start = jnp.full(100, 1e-4).at[0].set(1)
+  _, _, basis = jax.jit(
+    lambda v: curvature.lanczos(lambda v: diagonal * v, v, 10)
+  )(start)
+  np.testing.assert_allclose(basis @ basis.T, np.eye(10), atol=3e-6)
+
+
 @pytest.mark.parametrize(
   'spectrum',
   [np.zeros(SIZE), np.ones(SIZE), np.r_[np.full(SIZE - 3, 2.0), 5, 5, -8]],

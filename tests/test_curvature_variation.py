@@ -84,6 +84,22 @@ def test_local_lipschitz_is_attained_and_never_exceeded(x64):
   np.testing.assert_allclose(attained, found)
 
 
+def test_local_lipschitz_looks_inside_the_ball(x64):
+  # Steepest at the centre: the quotient falls from 1 to tanh(r) / r.
+  found, delta = jax.jit(
+    lambda x: curvature.local_lipschitz(
+      lambda x: jnp.tanh(x[:, 0]),
+      x,
+      jax.random.key(0),
+      radius=3.0,
+      steps=40,
+      step_size=0.1,
+    )
+  )(jnp.zeros((2, 1)))
+  assert np.all(np.abs(delta) < 0.2)
+  assert np.all((found > 0.98) & (found <= 1))
+
+
 def test_local_lipschitz_of_a_constant_is_zero():
   found, delta = curvature.local_lipschitz(
     lambda x: 0 * x[:, 0],

@@ -3,6 +3,9 @@
 import pathlib
 import re
 
+import numpy as np
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -27,3 +30,25 @@ def test_no_tracked_text_names_a_machine_or_a_registry():
       continue
     if path.name != 'test_readme.py':
       assert not private.search(path.read_text()), path
+
+
+def snippets():
+  return re.findall(
+    r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S
+  )
+
+
+@pytest.mark.parametrize(
+  'framework',
+  ['linen', 'nnx', pytest.param('equinox', marks=pytest.mark.peers)],
+)
+def test_the_curvature_of_a_model_of_any_framework(framework):
+  (code,) = [s for s in snippets() if framework in s.split('implicit_attr')[0]]
+  assert len([line for line in code.splitlines() if line]) <= 12
+  found = {}
+  exec(code, found)
+  top = found['values'][0]
+  assert np.isfinite(found['values']).all() and found['residuals'][0] < 0.1
+  assert abs(found['mean']) < 20 * top
+  mass = np.trapezoid(found['density'], found['grid'])
+  np.testing.assert_allclose(mass, 1, atol=0.02)
