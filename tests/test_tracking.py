@@ -1,0 +1,184 @@
+"""Are the tracked numbers those of a dense Hessian, and the cost what is asked?"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs import digits_mlp
+from jax.flatten_util import ravel_pytree
+
+from implicit_attr import experiment, losses, models, probes, spectrum, train
+from implicit_attr.tracking import Tracker
+
+
+def tiny(**track):
+  config = digits_mlp.get_config('smoke')
+  config.model.widths = (6,)
+  config.track.update(track)
+  return experiment.build(config.to_dict())
+
+
+@pytest.fixture(scope='module')
+def measured():
+  """Probes of a small network in float64, beside its dense Hessians."""
+  with jax.enable_x64(True):
+    module = models.build(
+      'mlp', widths=(6,), num_classes=3, activation='softplus', beta=3.0,
+      mean=0.2, std=0.5,
+    )  # fmt: skip
+    draw = np.random.default_rng(0)
+    x = jnp.array(draw.random((5, 3, 3, 1)))
+    batch = {'image': x, 'label': jnp.array([0, 1, 2, 2, 1])}
+    params = module.init(jax.random.key(0), x)['params']
+    params = jax.tree.map(
+      lambda p: p.astype(float) + 0.3 * draw.standard_normal(p.shape), params
+    )
+    apply_fn, loss = train.frozen(module, {}), losses.make('cross_entropy')
+    flat, unravel = ravel_pytree(params)
+    mean = lambda t: jnp.mean(
+      loss(apply_fn(unravel(t), x)[0], batch['label'])
+    )
+    hessian = jax.jit(jax.hessian(mean))(flat)
+    noise = jax.tree.map(lambda p: jnp.array(draw.random(p.shape)), params)
+    key = jax.random.key(1)
+
+    @jax.jit
+    def probe(params):
+      network = apply_fn, loss, params, batch
+      parameter, vector = probes.parameter_curvature(
+        *network, noise, key, order=30, tol=1e-9, draws=200
+      )
+      found = {
+        **parameter,
+        **probes.input_curvature(*network, key, order=9, tol=1e-12),
+        **probes.alignment(
+          *network, key, lambda_max=parameter['param/lambda_max'],
+          scale=2.0, order=9, tol=1e-12,
+        ),
+        **probes.confounders(apply_fn, params, batch),
+      }  # fmt: skip
+      return found, vector
+
+    found, vector = probe(params)
+    one = lambda i: (x[i : i + 1], batch['label'][i : i + 1])
+
+    def dense(fun):
+      grads = [jax.grad(lambda x, i=i: fun(x, i))(one(i)[0]) for i in range(5)]
+      hessians = [
+        jax.hessian(lambda x, i=i: fun(x, i))(one(i)[0]).reshape(9, 9)
+        for i in range(5)
+      ]
+      return np.array(grads).reshape(5, 9), np.array(hessians)
+
+    exact = {
+      'theta': np.array(hessian),
+      'vector': np.array(ravel_pytree(vector)[0]),
+      'input': dense(lambda x, i: apply_fn(params, x)[0][0, one(i)[1][0]]),
+      'input_loss': dense(lambda x, i: loss(apply_fn(params, x)[0], one(i)[1])[0]),
+      'w1': np.array(params['first']['kernel']).reshape(9, 6),
+      'logits': np.array(apply_fn(params, x)[0]),
+    }
+    return jax.device_get(found), exact
+
+
+def test_parameter_curvature_is_that_of_the_dense_hessian(measured):
+  found, exact = measured
+  values, vectors = np.linalg.eigh(exact['theta'])
+  np.testing.assert_allclose(found['param/lambda_max'], values[-1], rtol=1e-9)
+  assert abs(exact['vector'] @ vectors[:, -1]) > 1 - 1e-9
+  error = abs(found['param/trace'] - np.trace(exact['theta']))
+  assert error < 4 * found['param/trace_se']
+
+
+@pytest.mark.parametrize('name', ['input', 'input_loss'])
+def test_input_curvature_is_that_of_dense_hessians(measured, name):
+  found, exact = measured
+  gradients, hessians = exact[name]
+  norms = np.linalg.norm(gradients, axis=1)
+  values = np.linalg.eigvalsh(hessians)
+  signed = np.array([v[np.argmax(np.abs(v))] for v in values])
+  close = lambda key, want: np.testing.assert_allclose(
+    found[f'{name}/{key}'], want, rtol=1e-8
+  )
+  close('grad_norm', norms)
+  close('lambda_signed', signed)
+  close('lambda_max', np.abs(signed))
+  close('normalized_curvature', np.abs(signed) / norms)
+
+
+def test_the_first_layer_bound_holds_and_its_sides_are_exact(measured):
+  found, exact = measured
+  mean = exact['input_loss'][1].mean(0)
+  left = np.linalg.eigvalsh(mean)[-1]
+  top = np.linalg.eigvalsh(exact['theta'])[-1]
+  right = (2 * np.linalg.norm(exact['w1'], 2)) ** 2 * top
+  np.testing.assert_allclose(found['align/mean_input_lambda'], left, rtol=1e-8)
+  np.testing.assert_allclose(found['align/w1_sq_lambda'], right, rtol=1e-8)
+  assert found['align/slack'] == pytest.approx(right - left) and right > left
+
+
+def test_confounders_are_their_definitions(measured):
+  found, exact = measured
+  logits, labels = exact['logits'], [0, 1, 2, 2, 1]
+  np.testing.assert_allclose(found['logit/scale'], logits.std(1), rtol=1e-9)
+  margins = [
+    z[y] - np.delete(z, y).max() for z, y in zip(logits, labels, strict=True)
+  ]
+  np.testing.assert_allclose(found['logit/margin'], margins, rtol=1e-9)
+  np.testing.assert_allclose(
+    found['param/w1_norm'], np.linalg.norm(exact['w1'], 2), rtol=1e-9
+  )
+
+
+def test_cheap_and_dense_measure_the_same_lambda_and_keep_to_their_cadence(
+  tmp_path,
+):
+  built = tiny(every='10 steps', cheap_every='5 steps', order=30, tol=1e-5)
+  tracker = Tracker(built, tmp_path)
+  state = built.init()
+  start = tracker.memory(state.params)
+  dense, memory = tracker(0, state, start)
+  cheap, _ = tracker(5, state, memory)
+  assert tracker(7, state, memory)[0] == {}
+  assert tracker(7, state, memory, milestone=True)[0]
+  assert cheap['param/lambda_max'] == pytest.approx(
+    dense['param/lambda_max'], rel=1e-4
+  )
+  assert set(cheap) < set(dense) and 'param/trace' not in cheap
+  assert sorted(p.name for p in (tmp_path / 'probes').iterdir()) == [
+    '00000000.npz', '00000007.npz',
+  ]  # fmt: skip
+
+
+def test_a_budget_leaves_measurements_out_but_never_the_ends(tmp_path):
+  built = tiny(every='1 steps', budget=1e-9)
+  tracker = Tracker(built, tmp_path)
+  state = built.init()
+  memory = tracker.memory(state.params)
+  done = [step for step in range(21) if tracker(step, state, memory)[0]]
+  assert done == [0, 20]
+  assert tracker.skipped == 19 and tracker.measurements == 2
+
+
+def test_the_spectrum_over_microbatches_is_that_of_the_dense_hessian():
+  built = tiny()
+  state = built.init()
+  numbers, arrays = spectrum.spectrum(built, state, 100)
+  assert numbers['examples'] == 128  # rounded up to microbatches of 64
+  batch = built.probe_batch(128)
+  flat, unravel = ravel_pytree(state.params)
+  apply_fn = train.frozen(built.module, state.model_state)
+  mean = lambda t: jnp.mean(
+    built.loss(apply_fn(unravel(t), batch['image'])[0], batch['label'])
+  )
+  dense = np.array(jax.jit(jax.hessian(mean))(flat))
+  values = np.linalg.eigvalsh(dense)
+  np.testing.assert_allclose(numbers['top'], values[::-1][:5], rtol=2e-3)
+  np.testing.assert_allclose(numbers['bottom'][0], values[0], rtol=5e-2)
+  error = abs(numbers['trace'] - np.trace(dense))
+  assert error < 4 * numbers['trace_se']
+  mass = np.trapezoid(arrays['density'], arrays['grid'])
+  assert mass == pytest.approx(1, abs=0.05)
+  json.dumps(numbers)
