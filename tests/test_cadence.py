@@ -18,9 +18,7 @@ def test_words_become_steps(words, expected):
 
 @pytest.mark.parametrize('words', ['5', 'ten steps', '-1 steps', '0 epochs'])
 def test_other_forms_name_the_field_and_the_value(words):
-  with pytest.raises(
-    errors.InputError, match=f'track.every={words!r}'
-  ):
+  with pytest.raises(errors.InputError, match=f'track.every={words!r}'):
     cadence.steps('track.every', words, per_epoch=20, total=1000)
 
 

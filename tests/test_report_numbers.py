@@ -1,6 +1,5 @@
 """Are the numbers that the report works out itself the right ones?"""
 
-
 import numpy as np
 import pytest
 import scipy.stats

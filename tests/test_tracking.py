@@ -1,4 +1,4 @@
-"""Are the tracked numbers those of a dense Hessian, and the cost what is asked?"""
+"""Are tracked numbers those of a dense Hessian, at the cadence asked for?"""
 
 import json
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import digits_mlp
 from jax.flatten_util import ravel_pytree
 
+from configs import digits_mlp
 from implicit_attr import experiment, losses, models, probes, spectrum, train
 from implicit_attr.tracking import Tracker
 
@@ -37,9 +37,7 @@ def measured():
     )
     apply_fn, loss = train.frozen(module, {}), losses.make('cross_entropy')
     flat, unravel = ravel_pytree(params)
-    mean = lambda t: jnp.mean(
-      loss(apply_fn(unravel(t), x)[0], batch['label'])
-    )
+    mean = lambda t: jnp.mean(loss(apply_fn(unravel(t), x)[0], batch['label']))
     hessian = jax.jit(jax.hessian(mean))(flat)
     noise = jax.tree.map(lambda p: jnp.array(draw.random(p.shape)), params)
     key = jax.random.key(1)
@@ -72,13 +70,14 @@ def measured():
       ]
       return np.array(grads).reshape(5, 9), np.array(hessians)
 
+    logits = lambda x: apply_fn(params, x)[0]
     exact = {
       'theta': np.array(hessian),
       'vector': np.array(ravel_pytree(vector)[0]),
-      'input': dense(lambda x, i: apply_fn(params, x)[0][0, one(i)[1][0]]),
-      'input_loss': dense(lambda x, i: loss(apply_fn(params, x)[0], one(i)[1])[0]),
+      'input': dense(lambda x, i: logits(x)[0, one(i)[1][0]]),
+      'input_loss': dense(lambda x, i: loss(logits(x), one(i)[1])[0]),
       'w1': np.array(params['first']['kernel']).reshape(9, 6),
-      'logits': np.array(apply_fn(params, x)[0]),
+      'logits': np.array(logits(x)),
     }
     return jax.device_get(found), exact
 

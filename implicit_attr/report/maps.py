@@ -4,7 +4,6 @@ One PNG per attribution method: a row an example, with the image, its map, the
 attacked image, its map, and the map under random signs of the same size.
 """
 
-
 import dataclasses
 import math
 import pathlib

@@ -1,6 +1,5 @@
 """Do parameter curvature and input curvature move together in this run?"""
 
-
 import pathlib
 
 import numpy as np

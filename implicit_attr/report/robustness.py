@@ -1,6 +1,5 @@
 """How much of an explanation survives an attack, and was it a good attack?"""
 
-
 import pathlib
 from typing import Any
 

@@ -1,6 +1,5 @@
 """What was trained on what, how did it end, and what came out?"""
 
-
 import dataclasses
 from typing import Any
 

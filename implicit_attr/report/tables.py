@@ -4,7 +4,6 @@ A robustness number never stands alone: its interval, n, n kept, the same
 number under random signs, clean accuracy and faithfulness are beside it.
 """
 
-
 import dataclasses
 import math
 from typing import Any
