@@ -11,4 +11,5 @@ def get_config(arg=None):
   config.model.update({'mean': 0.3, 'std': 0.38})
   config.optim.update({'lr': 0.05, 'momentum': 0.9, 'warmup': '5%'})
   config.train.duration = '100 epochs'
+  config.track.update({'every': '20%', 'examples': 32})
   return common.smoke(config) if found['smoke'] else config

@@ -10,5 +10,6 @@ def get_config(arg=None):
   config.model.update({'width': 16, 'depth': 3, 'hidden': 64})
   config.model.downsample = 'stride'
   config.optim.lr = 0.1
-  config.train.duration = '20 epochs'
+  config.train.duration = '40 epochs'
+  config.track.update({'every': '20%', 'examples': 32})
   return common.smoke(config) if found['smoke'] else config

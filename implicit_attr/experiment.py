@@ -119,8 +119,11 @@ def build(config: dict[str, Any]) -> Experiment:
   to_steps = lambda field, words: cadence.steps(
     field, words, per_epoch=per_epoch, total=total
   )
-  for field in ('examples', 'order', 'draws'):
-    errors.number(f'track.{field}', config['track'][field], 1, integer=True)
+  for field, least in (
+    ('examples', 1), ('order', 1), ('input_order', 1), ('draws', 2),
+    ('sharpness_batches', 2),
+  ):  # fmt: skip
+    errors.number(f'track.{field}', config['track'][field], least, integer=True)
   errors.number('track.budget', config['track']['budget'], 0)
   errors.require(
     'track.examples', config['track']['examples'],

@@ -25,7 +25,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='a config file, and after a colon its argument'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'folder of the run; runs/<config> if not given'
+  'workdir', None, 'folder of the run; runs/<config>[-argument] if not given'
 )
 _MODE = flags.DEFINE_string('mode', 'train', f'one of {", ".join(MODES)}')
 _COMPILED = flags.DEFINE_string(
@@ -73,14 +73,18 @@ def _workdir() -> pathlib.Path:
   if _CONFIG.value is None:
     raise errors.InputError('--workdir or --config must be given')
   name = config_flags.get_config_filename(flags.FLAGS['config'])
-  return pathlib.Path('runs', pathlib.Path(name).stem).absolute()
+  name = pathlib.Path(name).name.replace('.py', '').replace(':', '-')
+  return pathlib.Path('runs', name).absolute()
 
 
 def _flags(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them is one line."""
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is None and _MODE.value == 'train':
+    name = config_flags.get_config_filename(flags.FLAGS['config'])
+    if name and not os.path.exists(name.partition(':')[0]):
+      raise errors.InputError(f'--config={name!r} must be a file that exists')
+    if not name and _MODE.value == 'train':
       raise errors.InputError('--config must name a config file')
     return rest
   except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
@@ -88,11 +92,16 @@ def _flags(argv: list[str]) -> list[str]:
 
 
 def _refuse(error: Exception) -> Any:
-  text = str(error)
+  """One line and exit status 2."""
+  text = str(error).strip()
   if isinstance(error, KeyError | AttributeError):
     text = f'--config has no key {text}'
-  print('error:', ' '.join(text.split()), file=sys.stderr)
-  raise SystemExit(2)
+  if 'Traceback' in text:  # ml_collections wraps what a config file raised
+    text = text.splitlines()[-1]
+  print('error:', ' '.join(text.split()), file=sys.stderr, flush=True)
+  # Not sys.exit: a restore that failed leaves reader threads behind, which
+  # would add tracebacks of their own on the way out.
+  os._exit(2)
 
 
 def _talk() -> None:

@@ -158,10 +158,13 @@ class Tracker:
       )
       network = apply_fn, loss, params
       found |= probes.batch_sharpness(*network, sharp)
-      found |= probes.input_curvature(*network, batch, key, **lanczos)
+      of_input, product = probes.input_curvature(
+        *network, batch, key, **lanczos
+      )
+      found |= of_input
       found |= probes.confounders(apply_fn, params, batch)
       found |= probes.alignment(
-        *network, batch, key, lambda_max=found['param/lambda_max'],
+        product, params, batch, key, lambda_max=found['param/lambda_max'],
         scale=1 / np.min(self._experiment.module.std), **lanczos,
       )  # fmt: skip
     return found, vector

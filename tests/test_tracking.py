@@ -48,11 +48,15 @@ def measured():
       parameter, vector = probes.parameter_curvature(
         *network, noise, key, order=30, tol=1e-9, draws=200
       )
+      of_input, product = probes.input_curvature(
+        *network, key, order=9, tol=1e-12
+      )
       found = {
         **parameter,
-        **probes.input_curvature(*network, key, order=9, tol=1e-12),
+        **of_input,
         **probes.alignment(
-          *network, key, lambda_max=parameter['param/lambda_max'],
+          product, params, batch, key,
+          lambda_max=parameter['param/lambda_max'],
           scale=2.0, order=9, tol=1e-12,
         ),
         **probes.confounders(apply_fn, params, batch),

@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import curvature
-from implicit_attr.losses import Loss
-from implicit_attr.types import ApplyFn, Array, Batch, Params
+from implicit_attr.probes.input import Product
+from implicit_attr.types import Array, Batch, Params
 
 
 def alignment(
-  apply_fn: ApplyFn,
-  loss: Loss,
+  product: Product,
   params: Params,
   batch: Batch,
   key: Array,
@@ -33,6 +32,7 @@ def alignment(
   (arXiv 2105.13462).
 
   Args:
+    product: with the input Hessians of the loss, from `input_curvature`.
     lambda_max: of the Hessian of the mean loss over the same `batch`.
     scale: pixels -> first layer input; 1 / std of the standardisation.
     order, tol: of the Lanczos run for the left side.
@@ -41,12 +41,7 @@ def alignment(
     'align/mean_input_lambda' (left), 'align/w1_sq_lambda' (right), per pixel
     unit squared, and 'align/slack', right minus left.
   """
-  x, y = batch['image'], batch['label']
-
-  def example_loss(x: Array) -> Array:
-    return loss(apply_fn(params, x)[0], y)
-
-  _, product = curvature.per_example(example_loss, x)
+  x = batch['image']
 
   def mean_product(v: Array) -> Array:
     return jnp.mean(product(jnp.broadcast_to(v, x.shape)), axis=0)

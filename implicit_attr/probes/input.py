@@ -9,27 +9,37 @@ from implicit_attr import attribution, curvature
 from implicit_attr.losses import Loss
 from implicit_attr.types import ApplyFn, Array, Batch, Params
 
+Product = Callable[[Array], Array]
+"""v [n, ...] -> [n, ...], the Hessian of each example's loss in its pixels."""
+
 
 def gradient_norms(
   apply_fn: ApplyFn, loss: Loss, params: Params, batch: Batch
 ) -> dict[str, Array]:
   """'input/grad_norm' and 'input_loss/grad_norm' alone, [n] each."""
-  found = {}
-  for name, fun in _targets(apply_fn, loss, params, batch).items():
-    grad = jax.grad(lambda x, fun=fun: jnp.sum(fun(x)))(batch['image'])
-    found[f'{name}/grad_norm'] = curvature.gradient_norms(grad)
-  return found
+  fun, twice = _both(apply_fn, loss, params, batch)
+  grad = jax.grad(lambda x: jnp.sum(fun(x)))(twice)
+  norms = jnp.split(curvature.gradient_norms(grad), 2)
+  return {'input/grad_norm': norms[0], 'input_loss/grad_norm': norms[1]}
 
 
-def _targets(
+def _both(
   apply_fn: ApplyFn, loss: Loss, params: Params, batch: Batch
-) -> dict[str, Callable[[Array], Array]]:
-  """x -> [n] of the logit of the label ('input') and of the loss."""
+) -> tuple[Callable[[Array], Array], Array]:
+  """(x [2n, ...] -> [2n], the examples twice): logit of the label, then loss.
+
+  One function of a batch that holds every example twice, so that one
+  linearisation and one search serve both targets: half as much to compile.
+  """
   y = batch['label']
-  return {
-    'input': lambda x: attribution.target('logit', apply_fn(params, x)[0], y),
-    'input_loss': lambda x: loss(apply_fn(params, x)[0], y),
-  }
+
+  def fun(x: Array) -> Array:
+    first, second = jnp.split(apply_fn(params, x)[0], 2)
+    return jnp.concatenate(
+      [attribution.target('logit', first, y), loss(second, y)]
+    )
+
+  return fun, jnp.concatenate([batch['image'], batch['image']])
 
 
 def input_curvature(
@@ -41,7 +51,7 @@ def input_curvature(
   *,
   order: int,
   tol: Array | float,
-) -> dict[str, Array]:
+) -> tuple[dict[str, Array], Product]:
   """Gradient norm, Hessian norm and their ratio, for target logit and loss.
 
   Args:
@@ -54,20 +64,24 @@ def input_curvature(
     input Hessian per pixel unit squared, and 'lambda_signed', that eigenvalue
     with its sign; 'normalized_curvature', the ratio ‖H_x‖ / ‖∇_x‖ (Srinivas et
     al., arXiv 2206.07144), which is what a cosine between maps sees. A
-    piecewise linear network has no logit curvature: 0.
+    piecewise linear network has no logit curvature: 0. And the product with
+    the input Hessians of the loss, for whoever needs it at the same examples.
   """
-  x = batch['image']
-  start = jax.random.normal(key, x.shape, x.dtype)
+  fun, twice = _both(apply_fn, loss, params, batch)
+  gradients, mvp = curvature.per_example(fun, twice)
+  n = len(batch['label'])
+  start = jax.random.normal(key, batch['image'].shape, twice.dtype)
+  pairs = curvature.per_example_eigenpairs(
+    mvp, jnp.concatenate([start, start]), order=order, tol=tol
+  )
+  ratio = curvature.normalized_curvature(pairs.values, gradients)
+  norms = curvature.gradient_norms(gradients)
   found = {}
-  for name, fun in _targets(apply_fn, loss, params, batch).items():
-    gradients, mvp = curvature.per_example(fun, x)
-    pairs = curvature.per_example_eigenpairs(mvp, start, order=order, tol=tol)
+  for name, part in (('input', slice(n)), ('input_loss', slice(n, None))):
     found |= {
-      f'{name}/grad_norm': curvature.gradient_norms(gradients),
-      f'{name}/lambda_max': jnp.abs(pairs.values),
-      f'{name}/lambda_signed': pairs.values,
-      f'{name}/normalized_curvature': curvature.normalized_curvature(
-        pairs.values, gradients
-      ),
+      f'{name}/grad_norm': norms[part],
+      f'{name}/lambda_max': jnp.abs(pairs.values[part]),
+      f'{name}/lambda_signed': pairs.values[part],
+      f'{name}/normalized_curvature': ratio[part],
     }
-  return found
+  return found, lambda v: mvp(jnp.concatenate([v, v]))[n:]
