@@ -19,7 +19,13 @@ NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope='module', params=NETWORKS)
+@pytest.fixture(
+  scope='module',
+  params=[
+    pytest.param(name, marks=pytest.mark.slow if 'resnet' in name else ())
+    for name in NETWORKS
+  ],
+)
 def network(request):
   """(mean loss of 6 images in float64, params, its dense Hessian)."""
   with jax.enable_x64(True):
