@@ -11,13 +11,13 @@ each entry has a list of settings, cheapest first, and runs with the first that
 is right. JAX's libraries get our network and one linearisation, the best that
 their users can do. Ratios of one run mean something, times of two runs do not.
 
---memory adds the peak of each entry's own process above its start. --loops
-shows the fall that our convolution avoids, and needs no other library; the
-rest needs torch, pyhessian, hessian-eigenthings, curvlinops-for-pytorch,
-matfree and traceax.
+--memory adds the peak of each entry in its own process. --loops shows the fall
+that our convolution avoids. All else needs torch, pyhessian, matfree, traceax,
+hessian-eigenthings and curvlinops-for-pytorch.
 """
 
 import argparse
+import ast
 import ctypes
 import os
 import pathlib
@@ -44,7 +44,7 @@ NETWORKS = {  # name: (options, examples)
   'vit': ({'patch': 4, 'width': 64, 'depth': 2, 'heads': 4}, 64),
 }
 JOBS = ('gradient', 'product', 'shared', 'lambda_max', 'trace', 'input')
-RIGHT, DRAWS, IMAGES, MANY, ORDER = 1e-3, 30, 64, 11, 20
+RIGHT, DRAWS, IMAGES, MANY, ORDER, PATIENCE = 1e-3, 30, 64, 11, 20, 60.0
 
 
 def problem(network: str, batch: int) -> tuple[Callable, tuple]:
@@ -91,12 +91,6 @@ def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
   def at(x, y):
     return lambda params: losses(params, x, y).mean()
 
-  def noise(key, params):
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    draw = lambda key, leaf: jax.random.normal(key, leaf.shape)
-    return jax.tree.unflatten(tree, map(draw, keys, leaves))
-
   def gradient(key, setting, params, x, y):
     return jax.grad(at(x, y))(params)
 
@@ -120,9 +114,8 @@ def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
     x, y = x[:IMAGES], y[:IMAGES]
     _, mvp = curvature.per_example(lambda x: losses(params, x, y), x)
     v0 = jax.random.normal(key, x.shape)
-    return curvature.per_example_eigenpairs(
-      mvp, v0, order=ORDER, tol=tol
-    ).values
+    find = curvature.per_example_eigenpairs
+    return find(mvp, v0, order=ORDER, tol=tol).values
 
   fun = {'input': input_lambda}.get(job) or locals()[job]
   tols = (0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 3e-3, 1e-3)
@@ -134,9 +127,7 @@ def entries(job: str, losses: Callable, args: tuple, t: Any) -> dict:
   """{library: (run(setting, seed), settings)}, ours first."""
   import curvature_peers as peers
 
-  mean = lambda *args: losses(*args).mean()
-  run, settings = ours(job, losses, args)
-  found = {'ours': (run, settings)}
+  mean, found = lambda *a: losses(*a).mean(), {'ours': ours(job, losses, args)}
   if job in ('product', 'shared'):
     found['our gradient'] = ours('gradient', losses, args)
   if job in ('gradient', 'product', 'shared'):
@@ -144,8 +135,8 @@ def entries(job: str, losses: Callable, args: tuple, t: Any) -> dict:
   if job == 'lambda_max':
     return found | peers.lambda_max(t) | peers.jax_lambda_max(mean, args)
   if job == 'trace':
-    theirs = peers.jax_trace(mean, args, DRAWS)
-    return found | peers.trace(t, DRAWS) | theirs
+    jaxs = peers.jax_trace(mean, args, DRAWS)
+    return found | peers.trace(t, DRAWS) | jaxs
   return found | peers.input_lambda(t, IMAGES)
 
 
@@ -168,11 +159,16 @@ def error(value: Any, wanted: Any) -> float:
 
 
 def settle(run: Callable, settings: tuple, wanted: Any, seeds: range) -> Any:
-  """The first setting that is right from every start; else the last."""
+  """The first setting that is right from every start.
+
+  Where none is, or none was found in `PATIENCE` seconds, the last one tried.
+  """
+  end = time.perf_counter() + PATIENCE
   for setting in settings:
-    if all(error(run(setting, seed), wanted) <= RIGHT for seed in seeds):
-      return setting
-  return settings[-1]
+    right = all(error(run(setting, s), wanted) <= RIGHT for s in seeds)
+    if right or time.perf_counter() > end:
+      break
+  return setting
 
 
 def timed(run: Callable, setting: Any, seed: int) -> tuple:
@@ -188,9 +184,7 @@ def table(job: str, losses: Callable, args: tuple, t: Any, rounds: int) -> dict:
   wanted, seeds = reference(job, t), range(rounds)
   runs = entries(job, losses, args, t)
   if job == 'shared':
-    runs = {
-      k: (run, (None if 'grad' in k else MANY,)) for k, (run, _) in runs.items()
-    }
+    runs = {name: (run, (MANY,)) for name, (run, _) in runs.items()}
   chosen = {
     name: settle(run, settings, wanted, seeds[:1] if wanted is None else seeds)
     for name, (run, settings) in runs.items()
@@ -201,10 +195,8 @@ def table(job: str, losses: Callable, args: tuple, t: Any, rounds: int) -> dict:
       cpu, wall, value = timed(run, chosen[name], seed)
       if job == 'shared' and 'gradient' not in name:
         first = timed(run, 1, seed)
-        cpu, wall = (
-          (cpu - first[0]) / (MANY - 1),
-          (wall - first[1]) / (MANY - 1),
-        )
+        cpu = (cpu - first[0]) / (MANY - 1)
+        wall = (wall - first[1]) / (MANY - 1)
       spent.setdefault(name, []).append((cpu, wall))
       values.setdefault(name, []).append(value)
   times = {name: np.median(s, 0) for name, s in spent.items()}
@@ -274,24 +266,24 @@ def main() -> None:
   parser.add_argument('--memory', action='store_true')
   parser.add_argument('--peak', nargs=2, help='library and setting, of one job')
   args = parser.parse_args()
+  sys.stdout.reconfigure(line_buffering=True)
   batch = args.batch or NETWORKS[args.network][1]
   if not args.peak:
     print(f'jax {jax.__version__}, {os.cpu_count()} cores, load', end=' ')
     print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))
   if args.loops:
     return loops(batch)
-  import curvature_peers as peers
+  import torch_twin
 
   losses, at = problem(args.network, batch)
-  twin = peers.Twin(args.network, at[0], NETWORKS[args.network][0])
-  t = peers.Torch(twin, *peers.data(args.network, *at[1:]))
+  twin = torch_twin.Twin(args.network, at[0], NETWORKS[args.network][0])
+  t = torch_twin.Torch(twin, *torch_twin.data(args.network, *at[1:]))
   gap = error(t.loss(*t.params).item(), losses(*at).mean())
   assert gap <= 1e-5, f'the two networks differ by {gap:.1e}'
   if args.peak:
     name, setting = args.peak
     run, _ = entries(args.jobs[0], losses, at, t)[name]
-    print(peak(run, None if setting == 'None' else float(setting)))
-    return None
+    return print(peak(run, ast.literal_eval(setting)))
   print(f'{t.size} parameters, {batch} images, losses agree to {gap:.0e}')
   for job in args.jobs:
     chosen = table(job, losses, at, t, args.rounds)
@@ -302,7 +294,6 @@ def main() -> None:
         capture_output=True, text=True, check=True,
       )  # fmt: skip
       print(f'{name:20s} peak {float(out.stdout.split()[-1]):7.0f} MB')
-  return None
 
 
 if __name__ == '__main__':

@@ -4,8 +4,6 @@ Each function of `JOBS` gives {library: Entry} for one problem. What a library
 does not have is made from its products, with scipy's `eigsh` or a loop.
 """
 
-import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,16 +15,14 @@ import lineax
 import matfree.decomp
 import matfree.stochtrace
 import numpy as np
-import pyhessian
 import torch
 import traceax
 from jax.flatten_util import ravel_pytree
 from pyhessian.utils import hessian_vector_product
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch import nn
 from torch.nn import functional as F
+from torch_twin import Torch, flat
 
-torch.set_num_threads(os.cpu_count())
 STEPS = (8, 10, 12, 14, 17, 20, 25, 30, 40, 60)  # of Lanczos
 TOLS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of PyHessian's power iteration
 BASES = (6, 8, 10, 13, 16, 20, 30)  # ARPACK's vectors before it restarts
@@ -37,165 +33,6 @@ class Entry(NamedTuple):
 
   run: Callable[[Any, int], Any]
   settings: Sequence = (None,)
-
-
-class Twin(nn.Module):
-  """A network of ours with its parameters, in PyTorch.
-
-  'SAME' pads below and to the right where PyTorch pads all around. On mirrored
-  images and kernels the two are equal, at no cost, so that is what
-  convolutional twins work on.
-  """
-
-  def __init__(self, name: str, params: dict, options: dict):
-    super().__init__()
-    self.forward_of, self.options = getattr(self, name), options
-    self.flat = nn.ParameterDict()
-    side = None
-    for layer, leaves in params.items():
-      for kind, w in (
-        leaves if hasattr(leaves, 'items') else {'': leaves}
-      ).items():
-        w = np.asarray(w)
-        if kind == 'kernel' and w.ndim == 4:
-          w = w[::-1, ::-1].transpose(3, 2, 0, 1)
-        elif kind == 'kernel' and name == 'cnn' and layer == 'hidden':
-          side = round((w.shape[0] / params['conv_2']['bias'].size) ** 0.5)
-          w = w.reshape(side, side, -1, w.shape[1])[::-1, ::-1]
-          w = w.transpose(3, 2, 0, 1).reshape(w.shape[3], -1)
-        elif kind == 'kernel':
-          w = w.T
-        self.flat[f'{layer}/{kind}'] = nn.Parameter(torch.tensor(w.copy()))
-
-  def forward(self, x):
-    return self.forward_of(x)
-
-  def conv(self, layer, x, stride=1):
-    w = self.flat[f'{layer}/kernel']
-    if w.shape[-1] == 1 and stride == 2:  # mirrored: the other pixels
-      x, stride = x[:, :, 1::2, 1::2], 1
-    b = self.flat[f'{layer}/bias']
-    return F.conv2d(x, w, b, stride, w.shape[-1] // 2)
-
-  def dense(self, layer, x):
-    return F.linear(x, self.flat[f'{layer}/kernel'], self.flat[f'{layer}/bias'])
-
-  def norm(self, layer, x):
-    w = self.flat[f'{layer}/scale']
-    return F.layer_norm(x, w.shape, w, self.flat[f'{layer}/bias'], 1e-6)
-
-  def mlp(self, x):
-    x = x.flatten(1)
-    for layer in ('first', 'dense_1'):
-      x = F.relu(self.dense(layer, x))
-    return self.dense('logits', x)
-
-  def cnn(self, x):
-    for layer in ('first', 'conv_1', 'conv_2'):
-      x = F.relu(self.conv(layer, x, 1 if layer == 'first' else 2))
-    return self.dense('logits', F.relu(self.dense('hidden', x.flatten(1))))
-
-  def resnet8(self, x):
-    x = F.relu(self.conv('first', x))
-    for i in range(3):
-      name, stride = f'stage_{i}_block_0', 2 if i else 1
-      y = F.relu(self.conv(f'{name}_conv_0', x, stride))
-      y = self.conv(f'{name}_conv_1', y)
-      x = F.relu((self.conv(f'{name}_skip', x, stride) if i else x) + y)
-    return self.dense('logits', x.mean((2, 3)))
-
-  def vit(self, x):
-    p, heads = self.options['patch'], self.options['heads']
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // p, p, w // p, p, c).permute(0, 1, 3, 2, 4, 5)
-    x = self.dense('first', x.reshape(b, -1, p * p * c))
-    token = self.flat['cls/'].expand(b, -1, -1)
-    x = torch.cat([token, x], 1) + self.flat['positions/']
-    for i in range(self.options['depth']):
-      name = f'block_{i}'
-      y = self.norm(f'{name}_norm_0', x)
-      q, k, v = (
-        self.dense(f'{name}_{n}', y)
-        .reshape(b, y.shape[1], heads, -1)
-        .transpose(1, 2)
-        for n in ('query', 'key', 'value')
-      )
-      a = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
-      y = (a @ v).transpose(1, 2).reshape(x.shape)
-      x = x + self.dense(f'{name}_out', y)
-      y = F.gelu(self.dense(f'{name}_mlp_0', self.norm(f'{name}_norm_1', x)))
-      x = x + self.dense(f'{name}_mlp_1', y)
-    return self.dense('logits', self.norm('norm', x)[:, 0])
-
-
-def data(name: str, x, y) -> tuple[torch.Tensor, torch.Tensor]:
-  """x [B, H, W, C] and labels as the twin of `name` wants them."""
-  x = np.asarray(x)
-  if name in ('cnn', 'resnet8'):
-    x = x[:, ::-1, ::-1].transpose(0, 3, 1, 2)
-  return torch.tensor(x.copy()), torch.tensor(np.asarray(y), dtype=torch.long)
-
-
-class Torch:
-  """What the entries of PyTorch's libraries share."""
-
-  def __init__(self, net: Twin, x: torch.Tensor, y: torch.Tensor):
-    self.net, self.data = net, (x, y)
-    self.params = list(net.parameters())
-    self.names = [name for name, _ in net.named_parameters()]
-    self.size = sum(p.numel() for p in self.params)
-
-  def loss(self, *params):
-    x, y = self.data
-    call = torch.func.functional_call
-    named = dict(zip(self.names, params, strict=True))
-    return F.cross_entropy(call(self.net, named, (x,)), y)
-
-  def split(self, v):
-    parts = v.split([p.numel() for p in self.params])
-    return tuple(a.view_as(p) for a, p in zip(parts, self.params, strict=True))
-
-  def noise(self, seed):
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(self.size, generator=g)
-
-  def signs(self, seed):
-    return self.noise(seed).sign()
-
-  def pyhessian(self):
-    for p in self.params:
-      p.grad = None
-    return pyhessian.hessian(self.net, F.cross_entropy, self.data, cuda=False)
-
-  def eigenthings(self):
-    loss = eigenthings.supervised_loss(F.cross_entropy)
-    return eigenthings.HessianOperator(self.net, [self.data], loss)
-
-  def curvlinops(self):
-    return curvlinops.HessianLinearOperator(
-      self.net, nn.CrossEntropyLoss(), self.params, [self.data],
-      check_deterministic=False,
-    )  # fmt: skip
-
-  def linearized(self):
-    """v [n] -> H v by torch.func.linearize."""
-    point = tuple(p.detach() for p in self.params)
-    grad = torch.func.grad(self.loss, tuple(range(len(point))))
-    push = torch.func.linearize(grad, *point)[1]
-    return lambda v: flat(push(*self.split(v)))
-
-  def retained(self):
-    """v [n] -> H v by double backward through one graph."""
-    grads = torch.autograd.grad(
-      self.loss(*self.params), self.params, create_graph=True
-    )
-    return lambda v: flat(
-      torch.autograd.grad(grads, self.params, self.split(v), retain_graph=True)
-    )
-
-
-def flat(tensors):
-  return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
 def scipy_top(mvp, size, basis, tol, seed):
@@ -392,7 +229,8 @@ def jax_trace(mean_loss: Callable, args: tuple, draws: int) -> dict:
     shape = jax.ShapeDtypeStruct(point.shape, point.dtype)
     operator = lineax.FunctionLinearOperator(mvp, shape, lineax.symmetric_tag)
     sampler = traceax.RademacherSampler(float)
-    return traceax.HutchinsonEstimator(sampler).estimate(key, operator, draws)[0]
+    estimator = traceax.HutchinsonEstimator(sampler)
+    return estimator.estimate(key, operator, draws)[0]
 
   def entry(fun):
     jitted = jax.jit(fun)
