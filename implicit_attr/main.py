@@ -81,7 +81,8 @@ def _flags(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them is one line."""
   try:
     rest = flags.FLAGS(argv)
-    name = config_flags.get_config_filename(flags.FLAGS['config'])
+    flag = flags.FLAGS['config']
+    name = config_flags.get_config_filename(flag) if flag.present else ''
     if name and not os.path.exists(name.partition(':')[0]):
       raise errors.InputError(f'--config={name!r} must be a file that exists')
     if not name and _MODE.value == 'train':
