@@ -1,4 +1,11 @@
-"""ResNet-8 with group normalisation on CIFAR-10, a prepared set."""
+"""ResNet-8 with group normalisation on CIFAR-10, a prepared set.
+
+  python -m implicit_attr.main --config configs/cifar_resnet8.py \
+    --config.data.data_dir=…
+
+Only its `:smoke` (on planted images) was run so far: 90 s on two busy cores of
+an Intel Xeon at 2.5 GHz, of which most is compiling.
+"""
 
 from configs import common
 

@@ -1,4 +1,11 @@
-"""Full-batch descent on squared error: λ_max climbs to 2/η and stays there."""
+"""Full-batch descent on squared error: λ_max climbs to 2/η and stays there.
+
+  python -m implicit_attr.main --config configs/digits_edge.py
+
+Seen for η = 0.1, 0.15, 0.2: η λ_max in [1.94, 2.10] from update 1500 on.
+Measures λ_max 100 times, a third of the training time. Feeds
+docs/edge_of_stability.png.
+"""
 
 from configs import common
 

@@ -1,4 +1,11 @@
-"""A small vision transformer on digits; `:attention=linear` and others."""
+"""A small vision transformer on digits; `:attention=linear` and others.
+
+  python -m implicit_attr.main --config configs/digits_vit.py:attention=linear
+
+Seen (test accuracy on 360 images, seed 0, with measurements every 10 % of the
+run): 97.2 % with softmax, 96.4 % with linear attention; 1 to 2 minutes of
+training on two busy cores of an Intel Xeon at 2.5 GHz.
+"""
 
 from configs import common
 

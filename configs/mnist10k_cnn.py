@@ -1,4 +1,10 @@
-"""A convolutional network on 8,000 of MNIST's test images, a prepared set."""
+"""A convolutional network on 8,000 of MNIST's test images, a prepared set.
+
+  python -m implicit_attr.main --config configs/mnist10k_cnn.py \
+    --config.data.data_dir=…
+
+Only its `:smoke` (on digits, which every machine has) was run so far.
+"""
 
 from configs import common
 

@@ -1,4 +1,9 @@
-"""A convolutional network on planted patterns, where the truth is a mask."""
+"""A convolutional network on planted patterns, where the truth is a mask.
+
+  python -m implicit_attr.main --config configs/planted_cnn.py
+
+Only its `:smoke` was run so far, so no accuracy is quoted.
+"""
 
 from configs import common
 
