@@ -100,7 +100,8 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.train.update({'duration': '20 steps', 'log_every': '5 steps'})
   config.train.eval_every = '10 steps'
   config.train.milestones.update({'train_loss': 0.0, 'test_accuracy': 1.0})
-  config.track.update({'every': '10 steps', 'examples': 8, 'order': 4})
+  config.track.update({'every': '10 steps', 'cheap_every': 'never'})
+  config.track.update({'examples': 8, 'order': 4})
   config.track.update({'draws': 2, 'input_order': 3, 'sharpness_batches': 2})
   config.evaluation.attributions = ('gradient', 'integrated_gradients')
   config.evaluation.options.integrated_gradients.steps = 2
