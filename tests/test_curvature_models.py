@@ -48,7 +48,7 @@ def network(request):
     dense = jax.jit(
       lambda t: jax.lax.map(lambda v: column(t, v), jnp.eye(t.size))
     )
-    yield fun, params, np.array(dense(flat))
+    return fun, params, np.array(dense(flat))
 
 
 def test_products_are_those_of_the_dense_hessian(network, x64):
