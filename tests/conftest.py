@@ -12,10 +12,3 @@ def x64():
   """Runs the test in float64; arrays made before it stay float32."""
   with jax.enable_x64(True):
     yield
-
-
-@pytest.fixture(autouse=True, scope='module')
-def own_caches():
-  """No file sees what another traced in float64."""
-  yield
-  jax.clear_caches()
