@@ -14,6 +14,7 @@ def base() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict({
     'seed': 0,
     'parallel': 'jit',  # or 'pmap'; see implicit_attr/dist.py
+    'compile': 'full',  # or 'quick': XLA optimises little, steps are slower
     'model': {  # models.build
       'name': 'cnn',
       'activation': 'gelu',
@@ -96,6 +97,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.data_dir = None
   if config.data.name == 'planted':
     config.data.update({'difficulty': 'easy', 'examples': 64})
+  config.compile = 'quick'
   config.data.batch_size = 16
   config.train.update({'duration': '20 steps', 'log_every': '5 steps'})
   config.train.eval_every = '10 steps'

@@ -22,6 +22,7 @@ import numpy as np
 from implicit_attr import cadence, keys, numerics, records
 from implicit_attr.checkpoint import Checkpoints
 from implicit_attr.experiment import Experiment
+from implicit_attr.programs import Program
 from implicit_attr.progress import Progress
 from implicit_attr.scoring import Scorer
 from implicit_attr.tracking import Tracker
@@ -53,10 +54,11 @@ class Interrupted(RuntimeError):
 
 
 def make_train_step(experiment: Experiment) -> Callable:
-  """(state, batch, lr, seed) -> (state, sums of loss, correct, n), jitted.
+  """(state, batch, lr, seed) -> (state, sums of loss, correct, n).
 
   Learning rate and seed are traced: one compilation serves a whole run and,
-  through the persistent cache, a sweep over both. The state is donated.
+  through the persistent cache, a sweep over both. The state is donated. A
+  `Program`, or for pmap a function that compiles when it is called.
   """
   mesh = experiment.mesh
   sums = mesh.sums(make_sums(experiment.module, experiment.make_loss_fn))
@@ -72,7 +74,7 @@ def make_train_step(experiment: Experiment) -> Callable:
 
   if mesh.mode == 'pmap':
     return train_step
-  return jax.jit(train_step, donate_argnums=0, out_shardings=mesh.whole)
+  return Program(train_step, donate_argnums=0, out_shardings=mesh.whole)
 
 
 def train(experiment: Experiment, workdir: pathlib.Path) -> State:
@@ -106,6 +108,11 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       records.Metrics(workdir, first, config['train']['tensorboard'])
     )
     train_step = make_train_step(experiment)
+    if isinstance(train_step, Program):
+      batch = experiment.mesh.split(experiment.train_set.batch_at(first))
+      train_step.prepare(state, batch, rates[0], seed)
+    tracker.prepare(state, memory)
+    scorer.prepare(state)
     progress = Progress('step', first, total)
     stop = stack.enter_context(_signals())
     stack.enter_context(_diverging(workdir, metrics))

@@ -38,7 +38,14 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import evaluation, experiment, loop, records, report
+  from implicit_attr import (
+    evaluation,
+    experiment,
+    loop,
+    programs,
+    records,
+    report,
+  )
 
   if _COMPILED.value:
     jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
@@ -51,6 +58,7 @@ def main(_) -> int:
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
+  programs.set_effort(config['compile'])
   built = experiment.build(config)
   evaluation.check(config['evaluation'])
   status = 0

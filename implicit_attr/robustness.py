@@ -4,16 +4,13 @@ One compiled program per attribution and objective: clean map, attack, random
 signs, similarities, and the faithfulness of the clean map beside them.
 """
 
-import concurrent.futures
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from implicit_attr import (
   attacks,
@@ -24,6 +21,7 @@ from implicit_attr import (
   train,
 )  # fmt: skip
 from implicit_attr.experiment import Experiment
+from implicit_attr.programs import Program
 from implicit_attr.scoring import chunks
 from implicit_attr.train import State
 from implicit_attr.types import ApplyFn, Array, Explain, Params
@@ -51,8 +49,9 @@ class Robustness:
     self._settings = settings = experiment.config['evaluation']
     n = min(settings['examples'], len(experiment.test_set))
     self._batch = experiment.test_batch(n)
-    self._noise, self._score = jax.jit(self._noisy), jax.jit(self._scores)
-    bound = lambda fun, *names: jax.jit(functools.partial(fun, *names))
+    self._size = min(n, settings['batch_size'])
+    self._noise, self._score = Program(self._noisy), Program(self._scores)
+    bound = lambda fun, *names: Program(functools.partial(fun, *names))
     self._maps = {m: bound(self._map, m) for m in settings['attributions']}
     self._attacks = {
       (m, o): bound(self._attacked, m, o)
@@ -63,7 +62,7 @@ class Robustness:
 
   def __call__(self, state: State) -> Iterator[tuple[list[dict], dict]]:
     """Yields (rows, arrays) of each attribution and attack."""
-    self._compile(state)
+    self.prepare(state)
     for name, objective in self._attacks:
       found = self._run(name, objective, state)
       rows = [
@@ -72,23 +71,21 @@ class Robustness:
       ]
       yield rows, _arrays(name, objective, found)
 
-  def _compile(self, state: State) -> None:
-    """Compiles maps and attacks side by side: XLA takes one core for each."""
-    mesh, size = self._experiment.mesh, self._settings['batch_size']
-    chunk, _ = next(chunks(self._batch, size, mesh.size))
-    network = state.params, state.model_state, mesh.split(chunk['image'])
-    label = mesh.split(np.zeros_like(chunk['label']))
-    last = keys.stream(SEED, BASELINE, 0), np.float32(0)
-    jobs = [(self._maps, m, (*network, label)) for m in self._maps]
-    jobs += [(self._attacks, a, (*network, *last)) for a in self._attacks]
-
-    def compile_one(job):
-      programs, name, args = job
-      if hasattr(programs[name], 'lower'):  # not yet compiled
-        programs[name] = programs[name].lower(*args).compile()
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      list(pool.map(compile_one, jobs))
+  def prepare(self, state: State) -> None:
+    """Begins to compile maps, attacks and scores."""
+    chunk, _ = next(self._chunks())
+    batch = self._experiment.mesh.split(chunk)
+    network, image = (state.params, state.model_state), batch['image']
+    label, last = (
+      batch['label'],
+      (keys.stream(SEED, BASELINE, 0), np.float32(0)),
+    )
+    for name, objective in self._attacks:
+      self._attacks[name, objective].prepare(*network, image, *last)
+    for program in self._maps.values():
+      program.prepare(*network, image, label)
+    self._noise.prepare(*network, image, *last)
+    self._score.prepare(*network, batch, label, image, image)
 
   def _run(
     self, name: str, objective: str, state: State
@@ -96,18 +93,21 @@ class Robustness:
     """Everything about all examples, chunk by chunk; the padding cut off."""
     mesh, parts = self._experiment.mesh, []
     network = state.params, state.model_state
-    size = self._settings['batch_size']
-    for i, (chunk, _) in enumerate(chunks(self._batch, size, mesh.size)):
+    for i, (chunk, _) in enumerate(self._chunks()):
       batch, eps = mesh.split(chunk), np.float32(self._settings['eps'])
       stream = lambda what: keys.stream(SEED, what, i)
       noise = self._noise(*network, batch['image'], stream(BASELINE), eps)
       attack = self._attacks[name, objective](
         *network, batch['image'], stream(f'{name}/{objective}'), eps
       )
-      map_of = lambda x: self._maps[name](*network, x, noise['prediction'])
+      # What one program left in its own layout, the next takes split.
+      prediction = mesh.split(noise['prediction'])
+      map_of = lambda x: mesh.split(
+        self._maps[name](*network, mesh.split(x), prediction)
+      )
       clean = map_of(batch['image'])
       part = {
-        'prediction': noise['prediction'], 'map/clean': clean,
+        'prediction': prediction, 'map/clean': clean,
         f'curve/{objective}': attack['curve'].T,
         f'stalled/{objective}': attack['stalled'],
       }  # fmt: skip
@@ -115,9 +115,7 @@ class Robustness:
         part[f'adv/{kind}'] = result['x_adv']
         part[f'kept/{kind}'] = result['kept']
         part[f'map/{kind}'] = changed = map_of(result['x_adv'])
-        scores = self._score(
-          *network, batch, part['prediction'], clean, changed
-        )
+        scores = self._score(*network, batch, prediction, clean, changed)
         for metric, value in scores.items():
           shared = metric.startswith('faithfulness/')
           part[metric if shared else f'score/{kind}/{metric}'] = value
@@ -125,6 +123,9 @@ class Robustness:
     n = len(self._batch['label'])
     joined = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
     return {**self._batch, **{key: value[:n] for key, value in joined.items()}}
+
+  def _chunks(self) -> Iterator[tuple[dict, np.ndarray]]:
+    return chunks(self._batch, self._size, self._experiment.mesh.size)
 
   def _explain(self, name: str, apply_fn: ApplyFn, params: Params) -> Explain:
     """The map as a function of x and y, with its noise fixed."""
@@ -244,6 +245,8 @@ def _interval(values: np.ndarray) -> dict[str, float | int | None]:
 
   Undefined similarities (a constant map) are left out, and `n` says so.
   """
+  from scipy import stats  # half a second that training need not wait for
+
   values = values[np.isfinite(values)].astype(np.float64)
   if not len(values):
     return {'mean': None, 'low': None, 'high': None, 'n': 0}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr.experiment import Experiment
+from implicit_attr.programs import Program
 from implicit_attr.train import State, frozen
 from implicit_attr.types import Batch
 
@@ -26,6 +27,8 @@ class Scorer:
     )
     n = min(TRAIN_EXAMPLES, len(experiment.train_set))
     self._train = experiment.probe_batch(n)
+    # One size for both sets, so that one program serves them.
+    self._size = min(CHUNK, max(n, len(experiment.test_set)))
 
     def sums(params, model_state, image, label, weight):
       logits, _ = frozen(experiment.module, model_state)(params, image)
@@ -33,7 +36,11 @@ class Scorer:
       losses = experiment.loss(logits, label)
       return jnp.sum(weight * losses), jnp.sum(weight * right)
 
-    self._sums = jax.jit(sums)
+    self._sums = Program(sums)
+
+  def prepare(self, state: State) -> None:
+    """Begins to compile."""
+    self._sums.prepare(*next(self._arguments(state, self._train)))
 
   def __call__(self, state: State) -> dict[str, float]:
     """'eval/loss', 'eval/accuracy' on the test set; 'eval/train_loss',
@@ -49,16 +56,15 @@ class Scorer:
 
   def score(self, state: State, batch: Batch) -> tuple[float, float]:
     """(mean loss, accuracy) over all of `batch`: sums, divided once."""
-    found = [
-      self._sums(
-        state.params, state.model_state,
-        *self._mesh.split((chunk['image'], chunk['label'], weight)),
-      )
-      for chunk, weight in chunks(batch, CHUNK, self._mesh.size)
-    ]  # fmt: skip
+    found = [self._sums(*args) for args in self._arguments(state, batch)]
     n = len(batch['label'])
     loss, right = np.sum(jax.device_get(found), axis=0, dtype=np.float64)
     return float(loss / n), float(right / n)
+
+  def _arguments(self, state: State, batch: Batch) -> Iterator[tuple]:
+    for chunk, weight in chunks(batch, self._size, self._mesh.size):
+      data = self._mesh.split((chunk['image'], chunk['label'], weight))
+      yield state.params, state.model_state, *data
 
 
 def chunks(
@@ -66,11 +72,11 @@ def chunks(
 ) -> Iterator[tuple[Batch, np.ndarray]]:
   """Yields (chunk, weight [size]), all of one size; padding weighs 0.
 
-  `size` is lowered to the batch and then raised to a multiple of `multiple`
-  devices, so that one compilation serves every chunk.
+  `size` is raised to a multiple of `multiple` devices; one compilation serves
+  every chunk.
   """
   n = len(batch['label'])
-  size = multiple * math.ceil(min(n, size) / multiple)
+  size = multiple * math.ceil(size / multiple)
   for start in range(0, n, size):
     take = np.arange(start, start + size)
     weight = (take < n).astype(np.float32)

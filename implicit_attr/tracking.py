@@ -3,13 +3,13 @@
 import logging
 import pathlib
 import time
-from typing import Any
 
 import jax
 import numpy as np
 
 from implicit_attr import cadence, keys, numerics, probes
 from implicit_attr.experiment import Experiment
+from implicit_attr.programs import Program
 from implicit_attr.train import State, frozen, stability_edge
 from implicit_attr.types import Tree
 
@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Tracker:
-  """Two compiled programs, all probes and the cheap ones, and their cadence.
+  """The probes as compiled programs, all or the cheap ones, and their cadence.
 
   'dense' measures everything; 'cheap' only λ_max, started from the last
   eigenvector, and gradient norms. Both use the same examples at every step.
@@ -41,10 +41,9 @@ class Tracker:
     }
     optim = {**experiment.config['optim'], 'lr': 1.0}
     self._edge = stability_edge(**optim)  # times 1 / lr
-    self._programs = {
-      'dense': jax.jit(self._dense), 'cheap': jax.jit(self._cheap),
-    }  # fmt: skip
-    self._compiled: dict[str, Any] = {}
+    self._parameters = Program(self._of_parameters)
+    self._inputs = Program(self._of_inputs)
+    self._cheap = Program(self._of_both)
     self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
     self._started = None
     self.seconds, self.measurements, self.skipped = 0.0, 0, 0
@@ -65,22 +64,17 @@ class Tracker:
     kind = self._due(step, milestone)
     if kind is None:
       return {}, memory
-    key = keys.stream(self._experiment.config['seed'], 'track', step)
-    mesh = self._experiment.mesh
-    args = (
-      state.params, state.model_state, mesh.split(self._batch),
-      mesh.replicate(self._sharp), memory, key,
-    )  # fmt: skip
-    if kind not in self._compiled:
-      began = time.perf_counter()
-      self._compiled[kind] = self._programs[kind].lower(*args).compile()
-      spent = time.perf_counter() - began
-      self._started = self._started and self._started + spent
-      LOG.info('compiled the %s probes in %s', kind, cadence.clock(spent))
+    self.prepare(state, memory)
+    self._wait(kind)
     jax.block_until_ready(state.params)
     began = time.perf_counter()
     self._started = self._started or began
-    found, memory = self._compiled[kind](*args)
+    network, batch, sharp, key = self._arguments(state, step)
+    if kind == 'dense':
+      found, memory = self._parameters(*network, batch, sharp, memory, key)
+      found |= self._inputs(*network, batch, found['param/lambda_max'], key)
+    else:
+      found, memory = self._cheap(*network, batch, memory, key)
     found = jax.device_get(found)
     self._cost[kind] = time.perf_counter() - began
     self.seconds += self._cost[kind]
@@ -97,6 +91,16 @@ class Tracker:
       record['track/seconds'] = round(self.seconds, 3)
       record['track/skipped'] = self.skipped
     return record, memory
+
+  def prepare(self, state: State, memory: Tree) -> None:
+    """Begins to compile whatever this run will measure."""
+    every = self._experiment.every
+    network, batch, sharp, key = self._arguments(state, 0)
+    if every['track']:
+      self._parameters.prepare(*network, batch, sharp, memory, key)
+      self._inputs.prepare(*network, batch, np.float32(0), key)
+    if every['cheap']:
+      self._cheap.prepare(*network, batch, memory, key)
 
   def summary(self, wall: float) -> None:
     """Logs what tracking cost of `wall` seconds of training and tracking."""
@@ -132,6 +136,26 @@ class Tracker:
     folder.mkdir(exist_ok=True)
     np.savez(folder / f'{step:08d}.npz', index=self._batch['index'], **arrays)
 
+  def _arguments(self, state: State, step: int) -> tuple:
+    """(network, probe examples, batches of the sharpness, key) of a step."""
+    mesh = self._experiment.mesh
+    return (
+      (state.params, state.model_state), mesh.split(self._batch),
+      mesh.replicate(self._sharp),
+      keys.stream(self._experiment.config['seed'], 'track', step),
+    )  # fmt: skip
+
+  def _wait(self, kind: str) -> None:
+    """Waits for the programs of `kind`, off the clock of the budget."""
+    began = time.perf_counter()
+    programs = {
+      'dense': (self._parameters, self._inputs), 'cheap': (self._cheap,)
+    }  # fmt: skip
+    for program in programs[kind]:
+      program.wait()
+    spent = time.perf_counter() - began
+    self._started = self._started and self._started + spent
+
   def _parameter(self, params, model_state, batch, memory, key, draws):
     apply_fn = frozen(self._experiment.module, model_state)
     return apply_fn, *probes.parameter_curvature(
@@ -139,7 +163,7 @@ class Tracker:
       order=self._config['order'], tol=self._config['tol'], draws=draws,
     )  # fmt: skip
 
-  def _cheap(self, params, model_state, batch, sharp, memory, key):
+  def _of_both(self, params, model_state, batch, memory, key):
     with numerics.exact():
       apply_fn, found, vector = self._parameter(
         params, model_state, batch, memory, key, 0
@@ -149,22 +173,27 @@ class Tracker:
       )
     return found, vector
 
-  def _dense(self, params, model_state, batch, sharp, memory, key):
+  def _of_parameters(self, params, model_state, batch, sharp, memory, key):
+    with numerics.exact():
+      apply_fn, found, vector = self._parameter(
+        params, model_state, batch, memory, key, self._config['draws']
+      )
+      found |= probes.batch_sharpness(
+        apply_fn, self._experiment.loss, params, sharp
+      )
+    return found, vector
+
+  def _of_inputs(self, params, model_state, batch, lambda_max, key):
+    apply_fn = frozen(self._experiment.module, model_state)
     config, loss = self._config, self._experiment.loss
     lanczos = {'order': config['input_order'], 'tol': config['input_tol']}
     with numerics.exact():
-      apply_fn, found, vector = self._parameter(
-        params, model_state, batch, memory, key, config['draws']
+      found, product = probes.input_curvature(
+        apply_fn, loss, params, batch, key, **lanczos
       )
-      network = apply_fn, loss, params
-      found |= probes.batch_sharpness(*network, sharp)
-      of_input, product = probes.input_curvature(
-        *network, batch, key, **lanczos
-      )
-      found |= of_input
       found |= probes.confounders(apply_fn, params, batch)
       found |= probes.alignment(
-        product, params, batch, key, lambda_max=found['param/lambda_max'],
+        product, params, batch, key, lambda_max=lambda_max,
         scale=1 / np.min(self._experiment.module.std), **lanczos,
       )  # fmt: skip
-    return found, vector
+    return found

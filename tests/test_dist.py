@@ -14,12 +14,13 @@ import sys, json
 import jax, numpy as np
 jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))
 from configs import digits_mlp
-from implicit_attr import experiment, loop, scoring, tracking
+from implicit_attr import experiment, loop, robustness, scoring, tracking
 import pathlib, tempfile
 config = digits_mlp.get_config('smoke')
 config.data.batch_size = 16
 config.parallel = sys.argv[2]
 config.optim.momentum = 0.9
+config.evaluation.attributions = ('gradient',)
 e = experiment.build(config.to_dict())
 state = e.mesh.replicate(e.init())
 step = loop.make_train_step(e)
@@ -31,9 +32,14 @@ for i in range(5):
 scores = scoring.Scorer(e)(state)
 tracker = tracking.Tracker(e, pathlib.Path(tempfile.mkdtemp()))
 record, _ = tracker(0, state, e.mesh.replicate(tracker.memory(state.params)))
+rows = [row for rows, _ in robustness.Robustness(e)(state) for row in rows]
 print(json.dumps({
   'devices': jax.device_count(), 'losses': losses, 'scores': scores,
   'record': record,
+  'attacked': {
+    f'{row["attack"]}/{metric}': value['mean']
+    for row in rows for metric, value in row['metrics'].items()
+  },
   'params': [float(abs(p).sum()) for p in jax.tree.leaves(state.params)],
 }))
 """
@@ -59,7 +65,7 @@ def test_eight_devices_are_one(mode, one):
   assert eight['devices'] == 8
   for part in ('losses', 'params'):
     np.testing.assert_allclose(eight[part], one[part], rtol=2e-5)
-  for part in ('scores', 'record'):
+  for part in ('scores', 'record', 'attacked'):
     for name, value in one[part].items():
       np.testing.assert_allclose(
         eight[part][name], value, rtol=2e-2, atol=1e-4, err_msg=name

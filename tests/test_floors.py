@@ -17,9 +17,10 @@ FLOORS = {
   'models': 1, 'losses': 1,
   'data': 2,
   'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
+  'programs': 3,
   'train': 4, 'probes': 4, 'objectives': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
-  'spectrum': 5,
+  'spectrum': 5, 'retraining': 5,
   'evaluation': 5, 'loop': 5, 'report': 5,
   'main': 6,
 }  # fmt: skip

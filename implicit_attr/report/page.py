@@ -12,6 +12,7 @@ from implicit_attr.report import (
   maps,
   relation,
   robustness,
+  spectrum,
   summary,
   tables,
 )
@@ -86,6 +87,7 @@ def _render(run: Run, folder: pathlib.Path) -> str:
       banners=summary.banners(run),
       tiles=summary.tiles(run),
       curves=curves.draw(run, folder),
+      spectrum=spectrum.draw(run, folder),
       relation=relation.draw(run, folder),
       rules=tables.rules(run.evaluations),
       settings=shown.settings if shown else {},

@@ -31,15 +31,24 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Spectrum:
+  """spectrum/<checkpoint>.json and its .npz: the Hessian in the parameters."""
+
+  numbers: dict[str, Any]
+  arrays: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
   """The contents of a run directory; a missing file is an empty value.
 
   `config` is the resolved nested config; `about` the rest of config.json
   (argv, overrides, versions, git, device); `lines` every logged line and
   `events` the lines that carry an event, both in order of step;
-  `evaluations` by name of checkpoint; `status` how the run ended (status,
-  step, message), as far as it has; `problems` maps a file to the reason
-  why it is not in here, as the end of a sentence that starts with its name.
+  `evaluations` and `spectra` by name of checkpoint; `status` how the run
+  ended (status, step, message), as far as it has; `problems` maps a file to
+  the reason why it is not in here, as the end of a sentence that starts with
+  its name.
   """
 
   path: pathlib.Path
@@ -48,6 +57,7 @@ class Run:
   lines: list[dict[str, Any]]
   events: list[dict[str, Any]]
   evaluations: dict[str, Evaluation]
+  spectra: dict[str, Spectrum]
   status: dict[str, Any]
   problems: dict[str, str]
 
@@ -94,13 +104,8 @@ def load(workdir: str | pathlib.Path) -> Run:
   whole = _json(path, 'config.json', problems)
   config = _dict(whole.pop('config', None))
   lines = _metrics(path, problems)
-  names = list(CHECKPOINTS) + sorted(
-    file.stem
-    for file in (path / 'evaluation').glob('*.json')
-    if file.stem not in CHECKPOINTS
-  )
   evaluations = {}
-  for name in names:
+  for name in dict.fromkeys([*CHECKPOINTS, *_stems(path / 'evaluation')]):
     found = _json(path, f'evaluation/{name}.json', problems)
     if found:
       evaluations[name] = Evaluation(
@@ -111,6 +116,13 @@ def load(workdir: str | pathlib.Path) -> Run:
         rows=[row for row in found.get('rows') or [] if isinstance(row, dict)],
         examples=_arrays(path, f'evaluation/{name}.npz', problems),
       )
+  spectra = {
+    name: Spectrum(
+      _json(path, f'spectrum/{name}.json', problems),
+      _arrays(path, f'spectrum/{name}.npz', problems),
+    )
+    for name in _stems(path / 'spectrum')
+  }
   return Run(
     path=path,
     config=config,
@@ -118,9 +130,16 @@ def load(workdir: str | pathlib.Path) -> Run:
     lines=lines,
     events=[line for line in lines if 'event' in line],
     evaluations=evaluations,
+    spectra=spectra,
     status=_json(path, 'status.json', problems),
     problems=problems,
   )
+
+
+def _stems(folder: pathlib.Path) -> list[str]:
+  """Names of the JSON files in `folder`, known checkpoints first."""
+  found = sorted(file.stem for file in folder.glob('*.json'))
+  return sorted(found, key=lambda name: name not in CHECKPOINTS)
 
 
 def _number(value: Any) -> float:
