@@ -1,6 +1,6 @@
 """What does tracking add to a training step? One run, with and without.
 
-  python benchmarks/tracking.py configs/digits_cnn.py configs/mnist10k_cnn.py
+  python -m benchmarks.tracking configs/digits_cnn.py configs/mnist10k_cnn.py
 
 Blocks of steps with and without the measurements that the config's cadence
 puts into them alternate in one process, so that a loaded machine slows both.

@@ -3,6 +3,8 @@
 Captum's own settings: signed maps, per-class logits, images NCHW.
 """
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,20 +72,20 @@ def peer():
   return captum, model, as_torch(x.transpose(0, 3, 1, 2)), params, x
 
 
-def ours(name, params, x, **options):
+def ours(name, params, x, y=Y, **options):
   params = jax.tree.map(jnp.asarray, params)
   return np.asarray(
     attribution.METHODS[name](
-      network, params, jnp.asarray(x), jnp.asarray(Y), **options
+      network, params, jnp.asarray(x), jnp.asarray(y), **options
     )
   )
 
 
-def theirs(captum_method, tx, **options):
+def theirs(captum_method, tx, y=Y, **options):
   import torch
 
   tx = tx.clone().requires_grad_()
-  found = captum_method.attribute(tx, target=torch.tensor(Y), **options)
+  found = captum_method.attribute(tx, target=torch.tensor(y), **options)
   return found.detach().numpy().transpose(0, 2, 3, 1)
 
 
@@ -165,6 +167,71 @@ def test_lrp_epsilon(x64, peer):
     layer.rule = EpsilonRule(epsilon=1e-12 if flat else 0.1)
   wanted = theirs(captum.LRP(model), tx)
   same(ours('lrp_epsilon', params, x, epsilon=0.1), wanted, 1e-6)
+
+
+@pytest.mark.parametrize('gamma', [0.25, 4.0, None])
+def test_lrp_gamma_and_z_plus(x64, peer, gamma):
+  """Without biases, which Captum does not weigh, for layers with positive
+  inputs and a positive logit: for other signs its rule is another one."""
+  from captum.attr._utils import lrp_rules
+
+  captum, model, tx, params, x = peer
+  model = copy.deepcopy(model)
+  params = {k: 0 * v if k[0] in 'bc' else v for k, v in params.items()}
+  params['w1'] = -params['w1']  # the sign that makes logits positive
+  model[-1].weight.data.neg_()
+  for layer in model:
+    if getattr(layer, 'bias', None) is not None:
+      layer.bias.data.zero_()
+      layer.rule = (
+        lrp_rules.Alpha1_Beta0_Rule()
+        if gamma is None
+        else lrp_rules.GammaRule(gamma)
+      )
+    elif type(layer).__name__ == 'Flatten':
+      layer.rule = lrp_rules.EpsilonRule(epsilon=1e-12)
+  logits = model(tx).detach().numpy()
+  y = logits.argmax(1)
+  assert x.min() >= 0 and logits.max(1).min() > 0
+  wanted = theirs(captum.LRP(model), tx, y)
+  options = {} if gamma is None else {'gamma': gamma}
+  name = 'lrp_zplus' if gamma is None else 'lrp_gamma'
+  same(ours(name, params, x, y, **options), wanted, 1e-6)
+
+
+@pytest.mark.parametrize('scaled', [False, True])
+@pytest.mark.parametrize('times_input', [False, True])
+def test_infidelity(x64, peer, times_input, scaled):
+  import torch
+  from captum import metrics
+
+  _, model, tx, params, x = peer
+  draws = 6
+  changes = np.asarray(
+    attribution.noisy_baselines(
+      jax.random.key(0), jnp.asarray(x), draws=draws, sigma=0.2, baseline=0.1
+    )
+  )
+  name = 'gradient_x_input' if times_input else 'gradient'
+  a = ours(name, params, x)
+  slope = attribution.per_unit(a, jnp.asarray(x)) if times_input else a
+  found = attribution.infidelity(
+    network, jax.tree.map(jnp.asarray, params), jnp.asarray(x),
+    jnp.asarray(Y), slope, changes, scaled=scaled,
+  )  # fmt: skip
+  # Captum has the draws of one example next to each other.
+  as_torch = lambda a: torch.tensor(np.ascontiguousarray(a))
+  turned = changes.transpose(1, 0, 4, 2, 3).reshape(-1, C, H, W)
+
+  @metrics.infidelity_perturb_func_decorator(times_input)
+  def perturb(inputs, baselines=None):
+    return inputs - as_torch(turned)
+
+  wanted = metrics.infidelity(
+    model, perturb, tx, as_torch(a.transpose(0, 3, 1, 2)),
+    target=torch.tensor(Y), n_perturb_samples=draws, normalize=scaled,
+  )  # fmt: skip
+  same(np.asarray(found), wanted.detach().numpy(), 1e-10)
 
 
 def test_grad_cam(x64, peer):

@@ -123,7 +123,10 @@ def test_lrp_absorbs_epsilon_at_every_layer(problem):
   np.testing.assert_allclose(found, relevance, rtol=1e-10, atol=1e-14)
 
 
-RULED = ('guided_backprop', 'deconvnet', 'deeplift', 'lrp_epsilon')
+RULED = (
+  'guided_backprop', 'deconvnet', 'deeplift', 'lrp_epsilon', 'lrp_gamma',
+  'lrp_zplus',
+)  # fmt: skip
 
 
 @pytest.mark.parametrize('name', RULED)

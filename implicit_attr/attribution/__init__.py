@@ -22,13 +22,16 @@ from implicit_attr.attribution.controls import edges, occlusion, random_map
 from implicit_attr.attribution.faithfulness import (
   blurred,
   deletion_auc,
+  flipping_area,
   insertion_auc,
   mask_mass,
   mask_rank,
+  pixel_flipping,
   pointing_game,
   replacement_curve,
 )
 from implicit_attr.attribution.gradients import gradient, gradient_x_input
+from implicit_attr.attribution.lrp import lrp_gamma, lrp_zplus
 from implicit_attr.attribution.noise import (
   smoothgrad,
   smoothgrad_squared,
@@ -38,6 +41,14 @@ from implicit_attr.attribution.path import (
   RULES,
   expected_gradients,
   integrated_gradients,
+)
+from implicit_attr.attribution.perturbation import (
+  infidelity,
+  noisy_baselines,
+  per_unit,
+  random_subsets,
+  sensitivity_n,
+  squares,
 )
 from implicit_attr.attribution.reduce import (
   abs_sum,
@@ -54,6 +65,12 @@ from implicit_attr.attribution.rules import (
   guided_backprop,
   lrp_epsilon,
 )
+from implicit_attr.attribution.sanity import (
+  collapsed,
+  entropy,
+  gini,
+  parameter_randomisation,
+)
 from implicit_attr.attribution.targets import TARGETS, target
 from implicit_attr.types import Array
 
@@ -69,6 +86,8 @@ METHODS: dict[str, Callable[..., Array]] = {
   'deconvnet': deconvnet,
   'deeplift': deeplift,
   'lrp_epsilon': lrp_epsilon,
+  'lrp_gamma': lrp_gamma,
+  'lrp_zplus': lrp_zplus,
   'grad_cam': grad_cam,
   'grad_cam_pp': grad_cam_pp,
   'guided_grad_cam': guided_grad_cam,
@@ -77,7 +96,8 @@ METHODS: dict[str, Callable[..., Array]] = {
   'edges': edges,
 }
 """Name -> method. None of them knows what kind of network it explains; the
-four after expected_gradients need rectifiers in it, grad_cam… a feature map."""
+four after expected_gradients need rectifiers in it, the two after those linear
+layers, grad_cam… a feature map."""
 
 __all__ = [
   'METHODS',
@@ -87,32 +107,46 @@ __all__ = [
   'blurred',
   'cam',
   'cam_pp',
+  'collapsed',
   'deconvnet',
   'deeplift',
   'deletion_auc',
   'edges',
   'enlarge',
+  'entropy',
   'expected_gradients',
   'feature_gradient',
+  'flipping_area',
+  'gini',
   'grad_cam',
   'grad_cam_pp',
   'gradient',
   'gradient_x_input',
   'guided_backprop',
   'guided_grad_cam',
+  'infidelity',
   'insertion_auc',
   'integrated_gradients',
   'l2',
   'lrp_epsilon',
+  'lrp_gamma',
+  'lrp_zplus',
   'mask_mass',
   'mask_rank',
   'max_abs',
+  'noisy_baselines',
   'occlusion',
+  'parameter_randomisation',
+  'per_unit',
+  'pixel_flipping',
   'pointing_game',
   'random_map',
+  'random_subsets',
   'replacement_curve',
+  'sensitivity_n',
   'smoothgrad',
   'smoothgrad_squared',
+  'squares',
   'sum_abs',
   'target',
   'unit_max',

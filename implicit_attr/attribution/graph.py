@@ -1,14 +1,14 @@
 """How is a network run under other rules, when only `apply_fn` is known?
 
 `apply_fn` is traced to its list of primitive operations, and that list is run
-again by hand. On the way rectifiers are recognised and given another backward
-rule, and an intermediate that `apply_fn` returns in `out` gets something added
-where it is used. So methods that look inside a network take the same
-`apply_fn` as all others, and no network has to be written for them.
+again by hand. On the way rectifiers or linear layers are recognised and given
+another backward rule, and an intermediate that `apply_fn` returns in `out` gets
+something added where it is used. So methods that look inside a network take
+the same `apply_fn` as all others, and no network has to be written for them.
 
-Calls under jit, checkpoint and vmap are seen through. Rectifiers inside of
-scan, while, cond or a function with custom derivatives are not reached, and
-raise.
+Calls under jit, checkpoint and vmap are seen through. Rectifiers and linear
+layers inside of scan, while, cond or a function with custom derivatives are
+not reached, and raise.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,10 +53,10 @@ def with_rectifiers(apply_fn: ApplyFn, rule: Rule) -> ApplyFn:
           _refuse_hidden(eqn)
         return None
       seen += 1
-      return [rule(seen - 1, lambda *args: _bind(eqn, args)[0], *args)]
+      return [rule(seen - 1, lambda *args: bind(eqn, args)[0], *args)]
 
-    jaxpr, shapes = _traced(apply_fn, params, x)
-    flat = _run(jaxpr, jax.tree.leaves((params, x)), visit, _has_rectifier)
+    jaxpr, shapes = traced(apply_fn, params, x)
+    flat = run(jaxpr, jax.tree.leaves((params, x)), visit, _has_rectifier)
     errors.require(
       'apply_fn', 'a network', seen > 0,
       f'one with rectifiers ({", ".join(RECTIFIERS)}) for this method',
@@ -95,13 +95,8 @@ def with_offset(
   """
 
   def moved(params: Params, x: Array, offset: Array) -> tuple[Array, dict]:
-    def opened(params: Params, x: Array) -> tuple[Array, dict]:
-      jaxpr, shapes = _traced(apply_fn, params, x)
-      flat = _run(jaxpr, jax.tree.leaves((params, x)), _nothing, lambda _: True)
-      return jax.tree.unflatten(jax.tree.structure(shapes), flat)
-
     # Without calls, the variable that is returned is the one that is used.
-    closed, shapes = _traced(opened, params, x)
+    closed, shapes = traced(opened(apply_fn), params, x)
     jaxpr = closed.jaxpr
     logits, out = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
     errors.require(
@@ -112,21 +107,32 @@ def with_offset(
     def visit(eqn: core.JaxprEqn, args: Sequence[Array]) -> list[Array] | None:
       if out[feature] not in eqn.outvars:
         return None
-      values = zip(eqn.outvars, _bind(eqn, args), strict=True)
+      values = zip(eqn.outvars, bind(eqn, args), strict=True)
       return [v + offset if var is out[feature] else v for var, v in values]
 
-    flat = _run(closed, jax.tree.leaves((params, x)), visit, lambda _: False)
+    flat = run(closed, jax.tree.leaves((params, x)), visit, lambda _: False)
     return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
   return moved
 
 
-def _traced(apply_fn: ApplyFn, params: Params, x: Array) -> tuple:
+def opened(apply_fn: ApplyFn) -> ApplyFn:
+  """`apply_fn` without calls."""
+
+  def flat(params: Params, x: Array) -> tuple[Array, dict]:
+    jaxpr, shapes = traced(apply_fn, params, x)
+    values = run(jaxpr, jax.tree.leaves((params, x)), _nothing, lambda _: True)
+    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+  return flat
+
+
+def traced(apply_fn: ApplyFn, params: Params, x: Array) -> tuple:
   """The operations of `apply_fn`, and its result as shapes."""
   return jax.make_jaxpr(apply_fn, return_shape=True)(params, x)
 
 
-def _run(
+def run(
   closed: core.ClosedJaxpr,
   args: Sequence[Array],
   visit: Callable,
@@ -136,7 +142,7 @@ def _run(
 
   Calls whose inside `opens` are evaluated by this function too.
   """
-  jaxpr, consts = _parts(closed)
+  jaxpr, consts = parts(closed)
   start = zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True)
   values = dict(start)
 
@@ -149,9 +155,9 @@ def _run(
     if results is None:
       inside = _inside(eqn)
       if inside is not None and opens(inside):
-        results = _run(inside, given, visit, opens)
+        results = run(inside, given, visit, opens)
       else:
-        results = _bind(eqn, given)
+        results = bind(eqn, given)
     values.update(zip(eqn.outvars, results, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
@@ -160,14 +166,14 @@ def _nothing(eqn: core.JaxprEqn, args: Sequence[Array]) -> None:
   return None
 
 
-def _bind(eqn: core.JaxprEqn, args: Sequence[Array]) -> list[Array]:
+def bind(eqn: core.JaxprEqn, args: Sequence[Array]) -> list[Array]:
   params = eqn.primitive.get_bind_params(eqn.params)
   with eqn.ctx.manager:
     results = eqn.primitive.bind(*args, **params)
   return results if eqn.primitive.multiple_results else [results]
 
 
-def _parts(closed: Tree) -> tuple[core.Jaxpr, Sequence[Array]]:
+def parts(closed: Tree) -> tuple[core.Jaxpr, Sequence[Array]]:
   """The operations and the constants of a jaxpr, open or closed."""
   return getattr(closed, 'jaxpr', closed), getattr(closed, 'consts', ())
 
@@ -182,13 +188,13 @@ def _inside(eqn: core.JaxprEqn) -> Tree | None:
 def _is_rectifier(eqn: core.JaxprEqn) -> bool:
   if eqn.primitive.name == 'custom_jvp_call':
     # jax.nn.relu is a custom rule around a jit of that name.
-    inner = _parts(eqn.params['call_jaxpr'])[0].eqns
+    inner = parts(eqn.params['call_jaxpr'])[0].eqns
     return len(inner) == 1 and inner[0].params.get('name') in RECTIFIERS
   return eqn.primitive.name in _CALLS and eqn.params.get('name') in RECTIFIERS
 
 
 def _has_rectifier(closed: Tree) -> bool:
-  jaxpr, _ = _parts(closed)
+  jaxpr, _ = parts(closed)
   return any(
     _is_rectifier(eqn)
     or any(_has_rectifier(sub) for sub in core.jaxprs_in_params(eqn.params))
