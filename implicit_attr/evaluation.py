@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from implicit_attr import attacks, attribution, errors, records
+from implicit_attr import errors, records, robustness
 from implicit_attr.checkpoint import Checkpoints
 from implicit_attr.experiment import Experiment
 from implicit_attr.progress import Progress
-from implicit_attr.robustness import Robustness
 from implicit_attr.scoring import Scorer
 from implicit_attr.spectrum import spectrum
-from implicit_attr.train import State
+from implicit_attr.train import State, frozen
 from implicit_attr.types import Tree
 
 CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
@@ -27,19 +26,30 @@ loss and a test accuracy: three orders that may differ, which is a result."""
 
 def check(settings: dict[str, Any]) -> None:
   """Raises InputError for a value in `evaluation` that is not allowed."""
-  for name in settings['attributions']:
-    errors.choose('evaluation.attributions', name, attribution.METHODS)
-  for name in settings['attacks']:
-    errors.choose('evaluation.attacks', name, attacks.OBJECTIVES)
+  robustness.check(settings, 'evaluation.')
   for name in settings['checkpoints']:
     errors.choose('evaluation.checkpoints', name, CHECKPOINTS)
-  errors.choose('evaluation.target', settings['target'], attribution.TARGETS)
-  errors.choose('evaluation.norm', settings['norm'], ('linf', 'l2'))
-  errors.number('evaluation.eps', settings['eps'], 0)
-  errors.number('evaluation.k', settings['k'], 0, 1, open_low=True)
   errors.number('evaluation.curvature', settings['curvature'], 0, integer=True)
-  for field in ('steps', 'restarts', 'examples', 'batch_size'):
-    errors.number(f'evaluation.{field}', settings[field], 1, integer=True)
+  errors.number('evaluation.examples', settings['examples'], 1, integer=True)
+
+
+def make_robustness(experiment: Experiment) -> robustness.Robustness:
+  """The attacks of a config, for params that are (params, model_state)."""
+  settings = experiment.config['evaluation']
+  n = min(settings['examples'], len(experiment.test_set))
+
+  def apply_fn(variables, x):
+    params, model_state = variables
+    return frozen(experiment.module, model_state)(params, x)
+
+  def smooth_fn(variables, x, beta):
+    params, model_state = variables
+    return experiment.smooth_apply_fn(model_state)(params, x, beta=beta)
+
+  return robustness.Robustness(
+    apply_fn, experiment.test_batch(n), settings, experiment.mesh,
+    smooth_fn if experiment.smooth_apply_fn({}) else None,
+  )  # fmt: skip
 
 
 def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
@@ -56,7 +66,7 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
     '--workdir', str(workdir), states,
     f'a run that has one of the checkpoints {", ".join(names)}',
   )  # fmt: skip
-  scorer, attack = Scorer(experiment), Robustness(experiment)
+  scorer, attack = Scorer(experiment), make_robustness(experiment)
   by_step = {}  # two milestones are often the same step
   progress = Progress('attack', 0, attack.jobs * len(states))
   for done, (name, state) in enumerate(states.items()):
@@ -64,7 +74,7 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
     if step not in by_step:
       state = experiment.mesh.replicate(state)
       rows, arrays = [], {}
-      for found in attack(state):
+      for found in attack((state.params, state.model_state)):
         rows += found[0]
         arrays |= found[1]
         progress.say(done * attack.jobs + len(rows) // 2)

@@ -14,7 +14,7 @@ import sys, json
 import jax, numpy as np
 jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))
 from configs import digits_mlp
-from implicit_attr import experiment, loop, robustness, scoring, tracking
+from implicit_attr import evaluation, experiment, loop, scoring, tracking
 import pathlib, tempfile
 config = digits_mlp.get_config('smoke')
 config.data.batch_size = 16
@@ -32,7 +32,8 @@ for i in range(5):
 scores = scoring.Scorer(e)(state)
 tracker = tracking.Tracker(e, pathlib.Path(tempfile.mkdtemp()))
 record, _ = tracker(0, state, e.mesh.replicate(tracker.memory(state.params)))
-rows = [row for rows, _ in robustness.Robustness(e)(state) for row in rows]
+attack = evaluation.make_robustness(e)((state.params, state.model_state))
+rows = [row for rows, _ in attack for row in rows]
 print(json.dumps({
   'devices': jax.device_count(), 'losses': losses, 'scores': scores,
   'record': record,

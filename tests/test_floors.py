@@ -20,7 +20,7 @@ FLOORS = {
   'programs': 3,
   'train': 4, 'probes': 4, 'objectives': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
-  'spectrum': 5, 'retraining': 5,
+  'spectrum': 5, 'aggregate': 5, 'audit': 5, 'retraining': 5,
   'evaluation': 5, 'loop': 5, 'report': 5,
   'main': 6,
 }  # fmt: skip
@@ -42,7 +42,8 @@ NEIGHBOURS = {
   'scoring': {'experiment'},
   'tracking': {'experiment'},
   'spectrum': {'experiment'},
-  'robustness': {'experiment', 'scoring'},
+  'robustness': {'aggregate', 'scoring'},
+  'audit': {'report', 'robustness'},
   'evaluation': {'experiment', 'scoring', 'robustness', 'spectrum'},
   'loop': {'experiment', 'scoring', 'tracking'},
 }
@@ -56,7 +57,7 @@ ONLY_IN = {
   'matplotlib': {'report'},
   'jinja2': {'report'},
   'ml_collections': {'main'},
-  'scipy': {'robustness'},
+  'scipy': {'aggregate'},
 }
 
 

@@ -38,17 +38,38 @@ def snippets():
   )
 
 
-@pytest.mark.parametrize(
-  'framework',
-  ['linen', 'nnx', pytest.param('equinox', marks=pytest.mark.peers)],
-)
-def test_the_curvature_of_a_model_of_any_framework(framework):
-  (code,) = [s for s in snippets() if framework in s.split('implicit_attr')[0]]
+FRAMEWORKS = ['linen', 'nnx', pytest.param('equinox', marks=pytest.mark.peers)]
+
+
+def snippet(framework, about):
+  """The snippet of one framework about curvature or audit; at most 12 lines."""
+  (code,) = [
+    s
+    for s in snippets()
+    if framework in s.split('implicit_attr')[0] and about in s
+  ]
   assert len([line for line in code.splitlines() if line]) <= 12
+  return code
+
+
+@pytest.mark.parametrize('framework', FRAMEWORKS)
+def test_the_curvature_of_a_model_of_any_framework(framework):
   found = {}
-  exec(code, found)
+  exec(snippet(framework, 'curvature'), found)
   top = found['values'][0]
   assert np.isfinite(found['values']).all() and found['residuals'][0] < 0.1
   assert abs(found['mean']) < 20 * top
   mass = np.trapezoid(found['density'], found['grid'])
   np.testing.assert_allclose(mass, 1, atol=0.02)
+
+
+@pytest.mark.parametrize('framework', FRAMEWORKS)
+def test_the_robustness_of_a_model_of_any_framework(
+  framework, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  code = snippet(framework, 'audit')
+  few = "eps=8 / 255, attributions=('gradient',), steps=2, restarts=1"
+  exec(code.replace('eps=8 / 255', few), {})
+  assert 'random signs' in capsys.readouterr().out
+  assert (tmp_path / 'pictures' / 'maps_gradient.png').stat().st_size > 5000

@@ -4,7 +4,9 @@
 leaves `figures/*.png` and one self-contained `report.html` in it.
 """
 
+from implicit_attr.report.maps import draw_alone as draw_maps
 from implicit_attr.report.page import write
 from implicit_attr.report.read import Evaluation, Run, load
+from implicit_attr.report.tables import as_text
 
-__all__ = ['Evaluation', 'Run', 'load', 'write']
+__all__ = ['Evaluation', 'Run', 'as_text', 'draw_maps', 'load', 'write']

@@ -57,6 +57,14 @@ def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit:
   )
 
 
+def draw_alone(
+  evaluation: Evaluation, folder: pathlib.Path
+) -> list[pathlib.Path]:
+  """The same grids without a page: the paths of the PNGs."""
+  with canvas.drawing():
+    return [image.path for image in draw(evaluation, folder).images]
+
+
 def pixels(evaluation: Evaluation) -> int | None:
   """The k of the top-k sets in pixels; None if the settings do not say."""
   k = evaluation.settings.get('k')

@@ -164,6 +164,16 @@ def robustness(evaluation: Evaluation) -> Table:
   return Table(head, body)
 
 
+def as_text(evaluation: Evaluation) -> str:
+  """The table of `robustness` in columns, for a terminal."""
+  table = robustness(evaluation)
+  lines = [table.head, *([' '.join(c) for c in row] for row, _ in table.rows)]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(map(str.ljust, line, widths)).rstrip() for line in lines
+  )
+
+
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
   """Rows by map (as they came), then radius, the baseline after attacks."""
   maps = list(dict.fromkeys(row.get('attribution') for row in rows))
