@@ -40,6 +40,18 @@ setuptools.setup(
   extras_require={
     'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.17,<0.18'],
     'tensorboard': ['tensorboardX>=2.6'],
-    'peers': ['captum', 'foolbox', 'scikit-image', 'torch'],
+    # Beside these, without their dependencies: pyhessian and
+    # curvlinops-for-pytorch, which would bring torchvision.
+    'peers': [
+      'captum',
+      'einops',
+      'einconv',
+      'equinox',
+      'foolbox',
+      'linear_operator',
+      'quantus',
+      'scikit-image',
+      'torch',
+    ],
   },
 )

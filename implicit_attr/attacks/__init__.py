@@ -1,5 +1,9 @@
-"""How badly can an adversary inside a small ball change a map or a label?"""
+"""How badly can an adversary inside a small ball change a map or a label?
 
+`legacy` holds the protocols of published code, to compare with.
+"""
+
+from implicit_attr.attacks import legacy
 from implicit_attr.attacks.attribution import attack_attribution
 from implicit_attr.attacks.autopgd import apgd
 from implicit_attr.attacks.balls import NORMS
@@ -28,6 +32,7 @@ __all__ = [
   'attack_black_box',
   'fgsm',
   'identity',
+  'legacy',
   'pgd',
   'random_sign',
   'random_sign_walk',
