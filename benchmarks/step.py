@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from implicit_attr import models
+from implicit_attr import models, programs
 
 CLASSES = 10
 
@@ -73,6 +73,8 @@ def torch_step(args, x, y, last: bool, lr=0.05) -> Callable[[], None]:
   from torch import nn
 
   torch.set_num_threads(os.cpu_count())
+  activation = {'relu': nn.ReLU, 'gelu': nn.GELU, 'tanh': nn.Tanh}
+  activation = activation[args.activation]
   channels, size, layers = 3, args.size, []
   for i in range(args.depth):
     stride = 1
@@ -83,10 +85,10 @@ def torch_step(args, x, y, last: bool, lr=0.05) -> Callable[[], None]:
       else:
         stride = 2
     width = args.width * 2**i
-    layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.ReLU()]
+    layers += [nn.Conv2d(channels, width, 3, stride, 1), activation()]
     channels = width
-  layers += [nn.Flatten(), nn.Linear(channels * size * size, 64), nn.ReLU()]
-  net = nn.Sequential(*layers, nn.Linear(64, CLASSES))
+  layers += [nn.Flatten(), nn.Linear(channels * size * size, 64)]
+  net = nn.Sequential(*layers, activation(), nn.Linear(64, CLASSES))
   opt = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
   loss = nn.CrossEntropyLoss()
   x, y = torch.tensor(x).permute(0, 3, 1, 2).contiguous(), torch.tensor(y)
@@ -166,6 +168,7 @@ def main() -> None:
   parser.add_argument('--activation', default='relu')
   parser.add_argument('--rounds', type=int, default=15)
   args = parser.parse_args()
+  programs.keep_memory()  # as in a run; PyTorch gains and loses nothing
   turns = 5
   module, params, x, y = problem(args)
   if args.loops:

@@ -20,12 +20,12 @@ from implicit_attr import curvature, experiment, keys, loop, numerics, train
 EVERY, CONVERGED, RIGHT = 10, 40, 1e-3
 
 
-def measure(path: str, steps: int) -> None:
+def measure(path: str) -> None:
   spec = importlib.util.spec_from_file_location('config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   built = experiment.build(module.get_config().to_dict())
-  track, steps = built.config['track'], min(steps, built.total)
+  track, steps = built.config['track'], built.total
   probe = built.mesh.split(built.probe_batch(track['examples']))
 
   def find(params, model_state, start, order, tol):
@@ -71,4 +71,4 @@ def measure(path: str, steps: int) -> None:
 
 if __name__ == '__main__':
   for name in sys.argv[1:]:
-    measure(name, steps=3000)
+    measure(name)

@@ -50,12 +50,12 @@ def base() -> ml_collections.ConfigDict:
       'tensorboard': False,
     },
     'track': {  # tracking.Tracker
-      'every': '10%',  # all probes; also at milestones
+      'every': '12.5%',  # all probes; also at milestones
       'cheap_every': 'never',  # λ_max from the last vector, gradient norms
       'budget': 0.0,  # share of training time; 0 keeps the cadence as it is
       'examples': 64,
-      'order': 12,  # at most this many products for λ_max
-      'tol': 0.03,  # residual / λ_max at which it stops: λ_max to about 1e-3
+      'order': 20,  # at most this many products for λ_max
+      'tol': 0.01,  # residual / λ_max at which it stops: λ_max to about 1e-3
       'draws': 4,  # Rademacher probes of the trace
       'input_order': 8,  # at most this many for an example's input Hessian
       'input_tol': 0.03,

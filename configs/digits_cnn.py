@@ -2,9 +2,9 @@
 
   python -m implicit_attr.main --config configs/digits_cnn.py
 
-Seen: 98.1 % test accuracy (360 images, seed 0); 2 min 47 s from nothing to the
-report on two busy cores of an Intel Xeon at 2.5 GHz, without a compilation
-cache. Tracking took 4.9 % of training. Feeds every figure of the report.
+Seen: 98.1 % test accuracy (360 images, seed 0); 61 s from nothing to the report
+on two cores of an AMD EPYC, without a compilation cache. Tracking took 7.0 % of
+training, two milestones included. Feeds every figure of the report.
 """
 
 from configs import common

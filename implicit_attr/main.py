@@ -59,6 +59,7 @@ def main(_) -> int:
   if mode == 'evaluate':
     config = records.continued(workdir, config)
   programs.set_effort(config['compile'])
+  programs.keep_memory()
   built = experiment.build(config)
   evaluation.check(config['evaluation'])
   status = 0

@@ -137,6 +137,15 @@ def test_every_kernel_has_one_parameter_tree():
     assert shapes(make('vit', attention=name)) == reference, name
 
 
+def test_gelu_is_that_of_jax_to_the_second_derivative(x64):
+  x = jnp.linspace(-9.0, 9.0, 501)
+  ours = lambda x: models.activate('gelu', 0.0)(x)
+  theirs = lambda x: jax.nn.gelu(x, approximate=False)
+  np.testing.assert_allclose(ours(x), theirs(x), atol=1e-14)
+  second = lambda fun: jax.vmap(jax.grad(jax.grad(fun)))(x)
+  np.testing.assert_allclose(second(ours), second(theirs), atol=1e-13)
+
+
 @pytest.mark.parametrize('name', ['mlp', 'cnn', 'resnet_none', 'vit'])
 def test_every_activation_has_one_parameter_tree(name):
   reference = shapes(make(name))

@@ -8,14 +8,19 @@ from jax import lax
 
 from implicit_attr.models import conv2d
 
-# (height, width, kernel, stride): odd and even sizes, both strides, 1x1, 5x5.
+# (height, width, kernel, stride, channels): odd and even sizes and kernels,
+# both strides, 1x1, and channels on both sides of THIN.
 CASES = [
-  (6, 5, 3, 1),
-  (6, 5, 3, 2),
-  (5, 6, 1, 2),
-  (4, 4, 1, 1),
-  (3, 2, 5, 2),
-  (1, 2, 3, 2),
+  (6, 5, 3, 1, 3),
+  (6, 5, 3, 1, 8),
+  (5, 4, 2, 1, 3),
+  (5, 4, 2, 1, 9),
+  (6, 5, 3, 2, 3),
+  (5, 6, 1, 2, 8),
+  (4, 4, 1, 1, 3),
+  (2, 4, 5, 1, 8),
+  (3, 2, 5, 2, 3),
+  (1, 2, 3, 2, 3),
 ]
 
 
@@ -36,10 +41,10 @@ def scalar(conv, stride):
 
 @pytest.fixture(params=CASES, ids=str)
 def case(request, x64):
-  height, width, size, stride = request.param
+  height, width, size, stride, channels = request.param
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(2, height, width, 3)))
-  w = jnp.asarray(rng.normal(size=(size, size, 3, 2)))
+  x = jnp.asarray(rng.normal(size=(2, height, width, channels)))
+  w = jnp.asarray(rng.normal(size=(size, size, channels, 2)))
   dx = jnp.asarray(rng.normal(size=x.shape))
   dw = jnp.asarray(rng.normal(size=w.shape))
   return x, w, dx, dw, stride
@@ -108,11 +113,11 @@ def test_third_derivatives_are_those_of_lax(case):
   close(*both(x, w, dx, dw))
 
 
-@pytest.mark.parametrize('stride', [1, 2])
-def test_vmap_over_any_arguments_is_a_loop(stride, x64):
+@pytest.mark.parametrize('stride, channels', [(1, 3), (1, 8), (2, 3)])
+def test_vmap_over_any_arguments_is_a_loop(stride, channels, x64):
   rng = np.random.default_rng(1)
-  xs = jnp.asarray(rng.normal(size=(3, 2, 5, 4, 3)))
-  ws = jnp.asarray(rng.normal(size=(3, 3, 3, 3, 2)))
+  xs = jnp.asarray(rng.normal(size=(3, 2, 5, 4, channels)))
+  ws = jnp.asarray(rng.normal(size=(3, 3, 3, channels, 2)))
   grad = jax.grad(scalar(conv2d, stride), (0, 1))
   hvp = lambda x, w, dx, dw: jax.jvp(grad, (x, w), (dx, dw))[1]
 
@@ -157,7 +162,7 @@ def test_hessian_is_symmetric_in_float32():
 @pytest.mark.parametrize('stride', [1, 2])
 def test_no_derivative_leaves_the_layout_that_is_fast_in_a_loop(stride):
   """On a CPU every convolution of an HVP is NHWC, HWIO, NHWC."""
-  x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+  x, w = jnp.ones((2, 8, 8, 8)), jnp.ones((3, 3, 8, 4))
   grad = jax.grad(scalar(conv2d, stride), (0, 1))
   hvp = lambda x, w: jax.jvp(grad, (x, w), (x, w))[1]
   text = jax.jit(hvp).lower(x, w).as_text()

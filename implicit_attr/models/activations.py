@@ -33,9 +33,18 @@ def centred_softplus(x: Array, beta: float | Array = 10.0) -> Array:
   return softplus(x, beta) - math.log(2.0) / beta
 
 
+def gelu(x: Array) -> Array:
+  """x Φ(x), by erf.
+
+  `jax.nn.gelu` takes erfc, exact in the far tail, where x Φ(x) is nothing; on
+  CPUs that made a CNN's step half as long again (jax 0.10).
+  """
+  return x * (0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)))
+
+
 ACTIVATIONS: dict[str, Callable[[Array, float | Array], Array]] = {
   'relu': lambda x, beta: jax.nn.relu(x),
-  'gelu': lambda x, beta: jax.nn.gelu(x, approximate=False),
+  'gelu': lambda x, beta: gelu(x),
   'tanh': lambda x, beta: jax.numpy.tanh(x),
   'softplus': softplus,
   'centred_softplus': centred_softplus,
