@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from curvature import NETWORKS, peak
 
-from implicit_attr import attacks, attribution, models
+from implicit_attr import attacks, attribution, models, programs
 from implicit_attr.attacks import balls
 
 EPS, K, BETAS = 8 / 255, 0.1, (10.0, 100.0)
@@ -186,6 +186,7 @@ def main() -> None:
   if args.peak:
     run = runner(args, args.peak)
     return print(peak(lambda setting, seed: run(), None))
+  programs.keep_memory()  # as in a run
   print(f'jax {jax.__version__}, {os.cpu_count()} cores, load', end=' ')
   print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))
   if args.scaling:

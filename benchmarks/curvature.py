@@ -34,7 +34,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from implicit_attr import curvature, models
+from implicit_attr import curvature, models, programs
 from implicit_attr.models import conv
 
 NETWORKS = {  # name: (options, examples)
@@ -269,6 +269,7 @@ def main() -> None:
   sys.stdout.reconfigure(line_buffering=True)
   batch = args.batch or NETWORKS[args.network][1]
   if not args.peak:
+    programs.keep_memory()  # as in a run
     print(f'jax {jax.__version__}, {os.cpu_count()} cores, load', end=' ')
     print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))
   if args.loops:

@@ -230,6 +230,10 @@ def _panel(
   for event in run.events:
     if event['event'] == 'diverged':
       axes.axvline(event['step'], lw=0.8, color=canvas.VERMILLION, zorder=0)
+  if any(curve.dash == '--' for curve in curves):  # room for a legend above
+    bottom, top = axes.get_ylim()
+    log = axes.get_yscale() == 'log'
+    axes.set_ylim(top=top * (top / bottom) ** 0.4 if log else 1.4 * top)
   axes.locator_params(axis='x', nbins=5)
   if any(curve.label for curve in curves):
     axes.legend()
