@@ -10,8 +10,6 @@ SHOWN = 6
 BASELINE = 'random_sign'
 """What stands beside every attack: signs drawn at random, of the same size."""
 
-SEED = 0
-
 
 def row(
   name: str, attack: str, found: dict[str, np.ndarray], settings: dict
@@ -63,7 +61,7 @@ def _interval(values: np.ndarray) -> dict[str, float | int | None]:
   low = high = values.mean()
   if np.ptp(values):
     low, high = stats.bootstrap(
-      (values,), np.mean, n_resamples=2000, method='percentile', rng=SEED
+      (values,), np.mean, n_resamples=2000, method='percentile', rng=0
     ).confidence_interval
   return {
     'mean': float(values.mean()), 'low': float(low), 'high': float(high),

@@ -1,8 +1,10 @@
 """How robust are the maps of my own network? One call, any framework.
 
-found = audit(apply_fn, params, images, labels, eps=8 / 255)
-print(found)
-found.draw('pictures')
+  found = audit(apply_fn, params, images, labels, eps=8 / 255)
+  print(found)
+  found.draw('pictures')
+
+`apply_fn` is a pure function, (params, x) -> (logits, out).
 """
 
 import dataclasses

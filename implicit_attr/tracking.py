@@ -33,12 +33,14 @@ class Tracker:
   def __init__(self, experiment: Experiment, workdir: pathlib.Path):
     self._experiment, self._workdir = experiment, workdir
     self._config = config = experiment.config['track']
-    self._batch = experiment.probe_batch(config['examples'])
+    batch = experiment.probe_batch(config['examples'])
+    self._index = batch['index']
+    self._batch = experiment.mesh.split(batch)
     count = config['sharpness_batches']
     batches = [experiment.train_set.batch_at(i) for i in range(count)]
-    self._sharp = {
-      name: np.stack([b[name] for b in batches]) for name in ('image', 'label')
-    }
+    self._sharp = experiment.mesh.replicate(
+      {n: np.stack([b[n] for b in batches]) for n in ('image', 'label')}
+    )
     optim = {**experiment.config['optim'], 'lr': 1.0}
     self._edge = stability_edge(**optim)  # times 1 / lr
     self._parameters = Program(self._of_parameters)
@@ -69,7 +71,8 @@ class Tracker:
     jax.block_until_ready(state.params)
     began = time.perf_counter()
     self._started = self._started or began
-    network, batch, sharp, key = self._arguments(state, step)
+    network, key = self._arguments(state, step)
+    batch, sharp = self._batch, self._sharp
     if kind == 'dense':
       found, memory = self._parameters(*network, batch, sharp, memory, key)
       found |= self._inputs(*network, batch, found['param/lambda_max'], key)
@@ -95,7 +98,8 @@ class Tracker:
   def prepare(self, state: State, memory: Tree) -> None:
     """Begins to compile whatever this run will measure."""
     every = self._experiment.every
-    network, batch, sharp, key = self._arguments(state, 0)
+    network, key = self._arguments(state, 0)
+    batch, sharp = self._batch, self._sharp
     if every['track']:
       self._parameters.prepare(*network, batch, sharp, memory, key)
       self._inputs.prepare(*network, batch, np.float32(0), key)
@@ -134,16 +138,12 @@ class Tracker:
     arrays = {name: a for name, a in found.items() if np.ndim(a)}
     folder = self._workdir / 'probes'
     folder.mkdir(exist_ok=True)
-    np.savez(folder / f'{step:08d}.npz', index=self._batch['index'], **arrays)
+    np.savez(folder / f'{step:08d}.npz', index=self._index, **arrays)
 
   def _arguments(self, state: State, step: int) -> tuple:
-    """(network, probe examples, batches of the sharpness, key) of a step."""
-    mesh = self._experiment.mesh
-    return (
-      (state.params, state.model_state), mesh.split(self._batch),
-      mesh.replicate(self._sharp),
-      keys.stream(self._experiment.config['seed'], 'track', step),
-    )  # fmt: skip
+    """(network, key) of a step."""
+    key = keys.stream(self._experiment.config['seed'], 'track', step)
+    return (state.params, state.model_state), key
 
   def _wait(self, kind: str) -> None:
     """Waits for the programs of `kind`, off the clock of the budget."""

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from implicit_attr import audit as module
 from implicit_attr import errors
 from implicit_attr.audit import audit
 
@@ -95,8 +94,3 @@ def test_bad_input_is_one_line_with_its_name(problem, change, message):
   with pytest.raises(errors.InputError, match=message) as refused:
     audit(network(jnp.tanh), params, given.pop('x'), given.pop('y'), **given)
   assert '\n' not in str(refused.value)
-
-
-def test_the_example_of_the_first_lines_is_a_call_that_works():
-  for name in ('audit(', 'print(found)', '.draw('):
-    assert name in module.__doc__

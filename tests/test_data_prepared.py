@@ -217,12 +217,20 @@ def test_other_file_formats_are_refused(home, place):
     load(home, 'shapes')
 
 
-@pytest.mark.parametrize('kind', ['truncated', 'flipped', 'gone'])
-@pytest.mark.parametrize('file', ['shapes-train.', 'features', 'dataset_info'])
+@pytest.mark.parametrize(
+  ('file', 'kind'),
+  [
+    ('shapes-train.', 'truncated'),
+    ('shapes-train.', 'flipped'),
+    ('shapes-train.', 'gone'),
+    ('features', 'truncated'),  # text: a flipped bit need not be an error
+    ('features', 'gone'),
+    ('dataset_info', 'truncated'),
+    ('dataset_info', 'gone'),
+  ],
+)
 def test_damaged_records_end_in_one_line(home, place, file, kind):
   (path,) = place('shapes/1.0.0').glob(f'{file}*')
-  if file != 'shapes-train.' and kind == 'flipped':
-    pytest.skip('text, where a flipped bit need not be an error')
   damage(path, kind)
   with pytest.raises(InputError, match=r'data\.name') as caught:
     load(home, 'shapes')

@@ -38,6 +38,20 @@ def _pull(x: Array, space: balls.Ball, cost, *, step_size, schedule, unit):
   return best, worth
 
 
+def _report(network, x, best, worth, clean, found, k) -> LegacyResult:
+  """The last images with the maps at x and there; every image counts."""
+  topk, kendall = compare(clean, found, k, last=False)
+  return LegacyResult(
+    x_adv=best.x,
+    kept=network.label(best.x) == network.label(x),
+    failed=~best.moved,
+    counted=jnp.ones_like(best.moved),
+    topk=topk,
+    kendall=kendall,
+    attempts=worth,
+  )
+
+
 def dombrowski(
   key: Array,
   network: Network,
@@ -120,16 +134,7 @@ def dombrowski(
   )
   explain = network.explain(method, 'logit', {})
   found = explain(best.x, network.label(best.x))
-  topk, kendall = compare(explain(x, label), found, k, last=False)
-  return LegacyResult(
-    x_adv=best.x,
-    kept=network.label(best.x) == network.label(x),
-    failed=~best.moved,
-    counted=jnp.ones_like(best.moved),
-    topk=topk,
-    kendall=kendall,
-    attempts=worth,
-  )
+  return _report(network, x, best, worth, explain(x, label), found, k)
 
 
 def robust_aga(
@@ -203,13 +208,5 @@ def robust_aga(
     unit=unit,
   )
   explain = network.explain(method, 'logit', {})
-  topk, kendall = compare(explain(x, y), explain(best.x, y), k, last=False)
-  return LegacyResult(
-    x_adv=best.x,
-    kept=network.label(best.x) == network.label(x),
-    failed=~best.moved,
-    counted=jnp.ones_like(best.moved),
-    topk=topk,
-    kendall=kendall,
-    attempts=worth,
-  )
+  maps = explain(x, y), explain(best.x, y)
+  return _report(network, x, best, worth, *maps, k)
