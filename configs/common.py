@@ -40,7 +40,11 @@ def base() -> ml_collections.ConfigDict:
       'warmup': 'never',
     },
     'loss': {'name': 'cross_entropy', 'label_smoothing': 0.0},  # losses.make
-    'objective': {'name': 'none', 'weight': 0.0},  # objectives.make
+    'objective': {  # objectives.make
+      'name': 'none',
+      'weight': placeholder(float),  # the published one if unset
+      'options': {},  # keyword arguments of the objective
+    },
     'train': {  # loop.train
       'duration': '100 epochs',
       'log_every': '1%',
@@ -86,7 +90,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The same run cut to seconds: a few steps, a few examples, two maps.
+  """The same run cut to seconds: a few steps, a few examples, one map.
 
   Data that a machine may not have gives way to data made here: the images get
   small, the network stays the one of the config.
@@ -105,8 +109,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.track.update({'every': '10 steps', 'cheap_every': 'never'})
   config.track.update({'examples': 8, 'order': 4})
   config.track.update({'draws': 2, 'input_order': 3, 'sharpness_batches': 2})
-  config.evaluation.attributions = ('gradient', 'integrated_gradients')
-  config.evaluation.options.integrated_gradients.steps = 2
+  config.evaluation.attributions = ('gradient',)
   config.evaluation.update({'steps': 3, 'restarts': 1, 'examples': 8})
   config.evaluation.update({'batch_size': 8, 'checkpoints': ('last',)})
   config.checkpoint.every = '10 steps'

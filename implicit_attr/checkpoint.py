@@ -1,12 +1,17 @@
-"""How does a run survive? orbax behind three verbs: save, latest, restore.
+"""How does a run survive? orbax behind three verbs: save, restore, newest.
 
-Every checkpoint carries a hash of its own leaves, because storage that flips a
-bit is restored by orbax without a word.
+Every checkpoint carries names, types and a hash of its own leaves: orbax
+restores a flipped bit without a word, and casts to whatever type it is asked
+for. Nothing here is code: arrays and JSON, no pickle.
 """
 
+import contextlib
 import hashlib
+import json
 import logging
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,92 +24,154 @@ from implicit_attr.types import Tree
 LOG = logging.getLogger(__name__)
 
 
+class Damaged(errors.InputError):
+  """A checkpoint that cannot be what was saved."""
+
+
 class Checkpoints:
-  """The checkpoints of one folder; `keep` newest ones are kept."""
+  """The checkpoints of one folder; `keep` newest ones are kept.
+
+  With several processes every one of them makes the same calls.
+
+  Raises:
+    InputError: the folder cannot be made or read.
+  """
 
   def __init__(self, folder: pathlib.Path, *, keep: int = 1):
     self.folder = pathlib.Path(folder).absolute()
     policy = ocp.checkpoint_managers.LatestN(keep)
-    self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=ocp.CheckpointManagerOptions(preservation_policy=policy),
-    )
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+    try:
+      self._manager = ocp.CheckpointManager(self.folder, options=options)
+    except OSError as e:
+      raise errors.InputError(
+        f'{str(self.folder)!r} must be a folder that can be written '
+        f'({e.strerror or e})'
+      ) from e
 
   def save(self, step: int, state: Tree, meta: dict[str, Any]) -> None:
     """Writes `state` and the JSON object `meta`; whole when this returns.
 
     Not asynchronous: a donated buffer must not change under the writer, and a
     write costs a fraction of a second. A step that is there already is left.
+
+    Raises:
+      InputError: it cannot be written: a full disk, a folder that is gone.
+        What was saved before is as it was.
     """
     if step in self._manager.all_steps():
       return
     state = jax.device_get(state)
+    seal = {'meta': meta, 'leaves': _leaves(state), 'hash': fingerprint(state)}
     args = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      meta=ocp.args.JsonSave({**meta, 'fingerprint': fingerprint(state)}),
+      meta=ocp.args.JsonSave({**seal, 'seal': _seal(seal)}),
     )
-    self._manager.save(step, args=args)
-    self._manager.wait_until_finished()
+    try:
+      with _silent():
+        self._manager.save(step, args=args)
+        self._manager.wait_until_finished()
+    except Exception as e:  # tensorstore and orbax raise what they like
+      for left in self.folder.glob(f'{step}.orbax-checkpoint-tmp*'):
+        shutil.rmtree(left, ignore_errors=True)
+      raise errors.InputError(
+        f'checkpoint {str(self.folder / str(step))!r} cannot be written '
+        f'({_reason(e)}); the ones before it are whole'
+      ) from e
 
   def steps(self) -> list[int]:
     """Steps that were written to the end, oldest first."""
     return sorted(self._manager.all_steps())
 
   def restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
-    """(state, meta) as saved at `step`; `like` gives structure and shapes.
+    """(state, meta) as saved at `step`, bit for bit; nothing is cast.
+
+    Args:
+      step: one of `steps()`.
+      like: gives structure, names, shapes and types.
 
     Raises:
-      InputError: the checkpoint is damaged, or belongs to another network.
+      Damaged: it is not what was saved: cut short, or a bit has changed.
+      InputError: it is whole and belongs to another network or precision.
     """
-    args = ocp.args.Composite(
-      state=ocp.args.StandardRestore(jax.device_get(like)),
-      meta=ocp.args.JsonRestore(),
-    )
-    where = self.folder / str(step)
-    try:
-      found = self._manager.restore(step, args=args)
-    except Exception as e:  # orbax raises a bare Exception on truncated data
-      reason = (str(e).splitlines() or [type(e).__name__])[0][:160]
-      raise errors.InputError(
-        f'checkpoint {str(where)!r} cannot be restored: it is damaged or does '
-        f'not fit this config ({reason})'
-      ) from e
-    state, meta = found['state'], found['meta']
-    for a, b in zip(jax.tree.leaves(like), jax.tree.leaves(state), strict=True):
-      if (a.shape, a.dtype) != (b.shape, b.dtype):
+    where = f'checkpoint {str(self.folder / str(step))!r}'
+    found = self._read(step, 'meta', ocp.args.JsonRestore())
+    stated = found.pop('seal', None) if isinstance(found, dict) else None
+    if stated is None or stated != _seal(found):
+      raise Damaged(f'{where} is damaged: its description does not add up')
+    wanted = _leaves(like)
+    for name in sorted({*wanted, *found['leaves']}):
+      here, there = wanted.get(name), found['leaves'].get(name)
+      if here != there:
         raise errors.InputError(
-          f'checkpoint {str(where)!r} does not fit this config: it holds '
-          f'{b.dtype}{b.shape} where the network has {a.dtype}{a.shape}'
+          f'{where} does not fit this config: it holds {name} as '
+          f'{there or "nothing"} where the network has {here or "nothing"}'
         )
-    if fingerprint(state) != meta.pop('fingerprint'):
-      raise errors.InputError(
-        f'checkpoint {str(where)!r} is damaged: its numbers are not those '
-        'that were saved'
+    args = ocp.args.StandardRestore(jax.device_get(like))
+    state = self._read(step, 'state', args)
+    if fingerprint(state) != found['hash']:
+      raise Damaged(
+        f'{where} is damaged: its numbers are not those that were saved'
       )
-    return state, meta
+    return state, found['meta']
 
   def newest(self, like: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
-    """The newest restorable (step, state, meta); None if there is none at all.
+    """The newest whole (step, state, meta); None if there is none at all.
 
-    A damaged checkpoint is named in a warning, removed, and the one before it
-    tried: the run continues from what is good.
+    Damaged ones after it are named in a warning of one line and, once an
+    older one has proved whole, put aside as '<step>.damaged': the run goes on
+    from what is good and will write those steps again.
 
     Raises:
-      InputError: there are checkpoints, but none can be restored.
+      Damaged: there are checkpoints, but none is whole.
+      InputError: the newest whole one belongs to another network.
     """
-    steps = self.steps()
-    for step in reversed(steps):
+    damaged = []
+    for step in reversed(self.steps()):
       try:
-        return step, *self.restore(step, like)
-      except errors.InputError as e:
-        if step == steps[0]:
-          raise
-        LOG.warning('%s; trying the one before it', e)
-        self._manager.delete(step)
+        found = self.restore(step, like)
+      except Damaged as e:
+        damaged.append((step, e))
+        continue
+      for bad, e in damaged:
+        LOG.warning('%s; going on from step %d', e, step)
+        if jax.process_index() == 0:
+          aside = self.folder / f'{bad}.damaged'
+          shutil.rmtree(aside, ignore_errors=True)
+          (self.folder / str(bad)).rename(aside)
+      if damaged:
+        ocp.multihost.sync_global_processes('damaged checkpoints put aside')
+        self._manager.reload()
+      return step, *found
+    if damaged:
+      raise damaged[0][1]
     return None
 
   def close(self) -> None:
     self._manager.close()
+
+  def _read(self, step: int, item: str, args: Any) -> Any:
+    args = ocp.args.Composite(**{item: args})
+    try:
+      with _silent():
+        return self._manager.restore(step, args=args)[item]
+    except Exception as e:  # a bare Exception on truncated data
+      raise Damaged(
+        f'checkpoint {str(self.folder / str(step))!r} is damaged and cannot '
+        f'be restored ({_reason(e)})'
+      ) from e
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+  """Keeps orbax from logging at length what it also raises."""
+  log = logging.getLogger('absl')
+  level = log.level
+  log.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    log.setLevel(level)
 
 
 def fingerprint(tree: Tree) -> str:
@@ -113,5 +180,23 @@ def fingerprint(tree: Tree) -> str:
   for leaf in jax.tree.leaves(tree):
     leaf = np.ascontiguousarray(leaf)
     digest.update(f'{leaf.dtype}{leaf.shape}'.encode())
-    digest.update(leaf.tobytes())
+    digest.update(leaf.data)
   return digest.hexdigest()
+
+
+def _leaves(tree: Tree) -> dict[str, str]:
+  """Name of each leaf -> its type and shape."""
+  return {
+    jax.tree_util.keystr(path): f'{leaf.dtype}{list(leaf.shape)}'
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _seal(value: Any) -> str:
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+  text = (str(error).splitlines() or [type(error).__name__])[0]
+  return text if len(text) <= 160 else f'…{text[-120:]}'  # the cause is last

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from implicit_attr import errors
 from implicit_attr.types import Tree
@@ -37,14 +38,75 @@ class Mesh:
     """The layout of everything that is not a batch: a copy on each device."""
     return jax.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
+  @property
+  def rows(self) -> jax.NamedSharding:
+    """The layout of a batch: examples split over the devices."""
+    return jax.NamedSharding(self.mesh, jax.sharding.PartitionSpec('data'))
+
+  @property
+  def shard(self) -> tuple[int, int]:
+    """(i, n): this process has the i-th of n equal slices of a batch."""
+    return jax.process_index(), jax.process_count()
+
   def split(self, batch: Tree) -> Tree:
-    """Host arrays [B, ...] -> global arrays, examples split over devices."""
-    spec = jax.sharding.PartitionSpec('data')
-    return jax.device_put(batch, jax.NamedSharding(self.mesh, spec))
+    """Arrays [B, ...], the same on every process -> one global array each,
+    examples split over devices. Only a process's own rows leave the host."""
+    return self._place(batch, self.rows)
+
+  def join(self, batch: Tree) -> Tree:
+    """This process's slice [B / n, ...] of a batch (`shard`) -> global arrays
+    [B, ...], examples split over devices, without any communication."""
+    if jax.process_count() == 1:
+      return self.split(batch)
+    put = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda a: put(self.rows, a), batch)
 
   def replicate(self, tree: Tree) -> Tree:
     """The same array on every device."""
-    return jax.device_put(tree, self.whole)
+    return self._place(tree, self.whole)
+
+  def fetch(self, tree: Tree) -> Tree:
+    """Global arrays -> the whole of each as numpy, on every process."""
+    if jax.process_count() == 1:
+      return jax.device_get(tree)
+    return jax.device_get(_laid_out(tree, self.whole))
+
+  def decide(self, value: bool) -> bool:
+    """What the first process says, so that all take the same branch.
+
+    For what depends on a clock. Every process must call it.
+    """
+    if jax.process_count() == 1:
+      return value
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
+
+  @property
+  def stops_itself(self) -> bool:
+    """True if this process decides alone when to stop; see `stopping`."""
+    return jax.process_count() == 1
+
+  def stopping(self, step: int, signalled: bool) -> bool:
+    """True if the run is to stop before update `step`, on all processes alike.
+
+    A process alone stops when it is `signalled`. Several stop at one step,
+    which JAX's coordination service agrees on once any of them was sent
+    SIGTERM (JAX must be the one to catch it); no message passes otherwise.
+    """
+    if self.stops_itself:
+      return signalled
+    return bool(multihost_utils.reached_preemption_sync_point(step))
+
+  def _place(self, tree: Tree, layout: jax.NamedSharding) -> Tree:
+    if jax.process_count() == 1:
+      return jax.device_put(tree, layout)
+
+    def place(a: Any) -> jax.Array:
+      if isinstance(a, jax.Array) and not a.is_fully_addressable:
+        return _laid_out(a, layout)
+      a = np.asarray(a)
+      return jax.make_array_from_callback(a.shape, layout, lambda i: a[i])
+
+    return jax.tree.map(place, tree)
 
   def sums(self, sums: Callable[..., Tree]) -> Callable[..., Tree]:
     """`sums(params, model_state, batch, key)` as this mode computes it."""
@@ -67,12 +129,58 @@ class Mesh:
     return run
 
 
+def _laid_out(tree: Tree, layout: jax.NamedSharding) -> Tree:
+  """Global arrays in another layout: only a program can move those."""
+  return jax.jit(lambda tree: tree, out_shardings=layout)(tree)
+
+
+def initialize(
+  coordinator: str | None = None,
+  processes: int | None = None,
+  process: int | None = None,
+) -> None:
+  """Joins this process to the others of its run; before any device is used.
+
+  Args:
+    coordinator: 'host:port' of process 0, the same for all.
+    processes: how many there are.
+    process: which this is, 0 to processes - 1.
+
+  All three, or none: then JAX finds them out itself, on a TPU pod from its
+  metadata, under SLURM or Open MPI from the variables of the job.
+
+  Raises:
+    InputError: only some were given, or none and nothing could be found.
+  """
+  given = {
+    '--coordinator': coordinator, '--processes': processes,
+    '--process': process,
+  }  # fmt: skip
+  missing = [name for name, value in given.items() if value is None]
+  errors.require(
+    '--distributed', True, len(missing) in (0, 3),
+    f'given with {", ".join(missing)} as well',
+  )  # fmt: skip
+  try:
+    jax.distributed.initialize(coordinator, processes, process)
+  except (ValueError, RuntimeError) as e:
+    reason = (str(e).splitlines() or [''])[0]
+    raise errors.InputError(
+      '--distributed found no run to join: give --coordinator=host:port, '
+      f'--processes and --process, or start it under SLURM ({reason})'
+    ) from e
+
+
 def mesh(mode: str = 'jit') -> Mesh:
   """The mesh over all devices of the run.
 
   Raises:
-    InputError: an unknown mode.
+    InputError: an unknown mode, or pmap with several processes.
   """
   errors.choose('parallel', mode, MODES)
+  errors.require(
+    'parallel', mode, mode == 'jit' or jax.process_count() == 1,
+    "'jit' with several processes: pmap is the adapter for one",
+  )  # fmt: skip
   devices: Any = np.array(jax.devices())
   return Mesh(mode, jax.sharding.Mesh(devices, ('data',)))

@@ -8,9 +8,7 @@ the share of the map inside it; each a mean over examples with an interval.
 import pathlib
 from typing import Any
 
-import numpy as np
-
-from implicit_attr import errors, records, robustness
+from implicit_attr import attribution, errors, records, robustness
 from implicit_attr.checkpoint import Checkpoints
 from implicit_attr.experiment import Experiment
 from implicit_attr.progress import Progress
@@ -24,9 +22,17 @@ CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
 loss and a test accuracy: three orders that may differ, which is a result."""
 
 
-def check(settings: dict[str, Any]) -> None:
+def check(config: dict[str, Any]) -> None:
   """Raises InputError for a value in `evaluation` that is not allowed."""
+  settings = config['evaluation']
   robustness.check(settings, 'evaluation.')
+  for name in settings['attributions']:
+    errors.require(
+      'evaluation.attributions', name,
+      config['model']['name'] == 'vit'
+      or name not in attribution.ATTENTION_METHODS,
+      "a map of pixels, unless model.name='vit': it reads attention",
+    )  # fmt: skip
   for name in settings['checkpoints']:
     errors.choose('evaluation.checkpoints', name, CHECKPOINTS)
   errors.number('evaluation.curvature', settings['curvature'], 0, integer=True)
@@ -35,8 +41,17 @@ def check(settings: dict[str, Any]) -> None:
 
 def make_robustness(experiment: Experiment) -> robustness.Robustness:
   """The attacks of a config, for params that are (params, model_state)."""
-  settings = experiment.config['evaluation']
+  settings = dict(experiment.config['evaluation'])
   n = min(settings['examples'], len(experiment.test_set))
+  # Attention maps read the tokens that the network itself reads.
+  readout = experiment.config['model'].get('readout', 'cls')
+  settings['options'] = {
+    **settings['options'],
+    **{
+      name: {'readout': readout, **settings['options'].get(name, {})}
+      for name in attribution.ATTENTION_METHODS
+    },
+  }
 
   def apply_fn(variables, x):
     params, model_state = variables
@@ -87,12 +102,12 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
       'settings': experiment.config['evaluation'],
     }  # fmt: skip
     records.write_json(workdir / 'evaluation' / f'{name}.json', value)
-    np.savez_compressed(workdir / 'evaluation' / f'{name}.npz', **arrays)
+    records.write_arrays(workdir / 'evaluation' / f'{name}.npz', arrays)
     if examples := experiment.config['evaluation']['curvature']:
       numbers, arrays = spectrum(experiment, state, examples)
       path = workdir / 'spectrum' / f'{name}.json'
       records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
-      np.savez(path.with_suffix('.npz'), **arrays)
+      records.write_arrays(path.with_suffix('.npz'), arrays)
 
 
 def _find(

@@ -98,7 +98,9 @@ def build(config: dict[str, Any]) -> Experiment:
     'data.batch_size', batch_size, batch_size % mesh.size == 0,
     f'divisible by the number of devices, {mesh.size}',
   )  # fmt: skip
-  train_set = data.load(split='train', seed=config['seed'], **options)
+  train_set = data.load(
+    split='train', seed=config['seed'], shard=mesh.shard, **options
+  )
   plain = {k: v for k, v in options.items() if k not in TRAIN_ONLY}
   plain['batch_size'] = 1
   test_set = data.load(split='test', seed=config['seed'], **plain)

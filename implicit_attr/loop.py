@@ -109,20 +109,21 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
     )
     train_step = make_train_step(experiment)
     if isinstance(train_step, Program):
-      batch = experiment.mesh.split(experiment.train_set.batch_at(first))
+      batch = experiment.mesh.join(experiment.train_set.batch_at(first))
       train_step.prepare(state, batch, rates[0], seed)
     tracker.prepare(state, memory)
     scorer.prepare(state)
     progress = Progress('step', first, total)
-    stop = stack.enter_context(_signals())
+    stop = stack.enter_context(_signals(experiment.mesh.stops_itself))
     stack.enter_context(_diverging(workdir, metrics))
 
     for step in range(first, total + 1):
-      if stop.is_set() or cadence.due(step, every['checkpoint'], total):
+      stopping = experiment.mesh.stopping(step, stop.is_set())
+      if stopping or cadence.due(step, every['checkpoint'], total):
         _check(step, pending, state)
         content = {'state': state, 'memory': memory}
         rolling.save(step, content, {'pending': _listed(pending)})
-      if stop.is_set():
+      if stopping:
         raise Interrupted(step)
 
       record, met = {}, {}
@@ -138,12 +139,13 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       if log:
         pending = []
       if step < total:
-        batch = experiment.mesh.split(experiment.train_set.batch_at(step))
+        batch = experiment.mesh.join(experiment.train_set.batch_at(step))
         state, found = train_step(state, batch, rates[step], seed)
         pending.append(found)
         if step == first:
           jax.block_until_ready(found)
           progress.begin(step + 1)
+          before = tracker.seconds
           spent = cadence.clock(time.perf_counter() - started)
           LOG.info('first step after %s', spent)
       # The numbers of step k are fetched once update k is under way, so
@@ -157,7 +159,9 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
 
     _check(total, [], state)
     last.save(total, {'state': state}, {})
-    tracker.summary(progress.times(total)['time/wall_s'])
+    if first < total:
+      wall = progress.times(total)['time/wall_s']
+      tracker.summary(wall - (tracker.seconds - before))
   return state
 
 
@@ -272,10 +276,13 @@ def _diverging(workdir: pathlib.Path, metrics: records.Metrics) -> Iterator:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-  """An event that SIGTERM and SIGINT set, instead of ending the process."""
+def _signals(ours: bool) -> Iterator[threading.Event]:
+  """An event that SIGTERM and SIGINT set, instead of ending the process.
+
+  Not `ours`, where several processes stop together: JAX catches SIGTERM then.
+  """
   stop = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
+  if not ours or threading.current_thread() is not threading.main_thread():
     yield stop  # Python delivers signals to the main thread only
     return
   names = (signal.SIGTERM, signal.SIGINT)

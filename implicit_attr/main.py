@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
@@ -18,7 +19,7 @@ from ml_collections import config_flags
 
 from implicit_attr import errors
 
-MODES = ('train', 'evaluate', 'report')
+MODES = ('train', 'evaluate', 'report', 'sweep', 'theory')
 CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,6 +29,18 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'folder of the run; runs/<config>[-argument] if not given'
 )
 _MODE = flags.DEFINE_string('mode', 'train', f'one of {", ".join(MODES)}')
+_SHARD = flags.DEFINE_string(
+  'shard', '0/1', "which arms of a sweep: 'i/n', the i-th of n shares"
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'one process of several: one per host of a TPU pod, '
+  'per GPU or host elsewhere',
+)  # fmt: skip
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'host:port of process 0; found out on TPU and by SLURM'
+)
+_PROCESSES = flags.DEFINE_integer('processes', None, 'how many there are')
+_PROCESS = flags.DEFINE_integer('process', None, 'which this is, from 0')
 _COMPILED = flags.DEFINE_string(
   'compilation_cache', str(CACHE.expanduser() / 'implicit_attr' / 'xla'),
   "where compiled programs are kept between starts; '' turns it off",
@@ -38,42 +51,77 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import (
-    evaluation,
-    experiment,
-    loop,
-    programs,
-    records,
-    report,
-  )
+  from implicit_attr import dist, programs, records, report, sweep
 
+  mode = _MODE.value
+  errors.choose('--mode', mode, MODES)
+  if mode == 'theory':
+    from implicit_attr import theory
+
+    print(theory.run(_WORKDIR.value and _workdir()))
+    return 0
+  workdir = _workdir()
+  programs.keep_memory()
+  if _DISTRIBUTED.value:
+    errors.require(
+      '--mode', mode, mode in ('train', 'evaluate'),
+      'train or evaluate with --distributed; a sweep takes --shard=i/n instead',
+    )  # fmt: skip
+    dist.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   if _COMPILED.value:
     jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-  mode, workdir = _MODE.value, _workdir()
-  errors.choose('--mode', mode, MODES)
   if mode == 'report':
     print(report.write(workdir))
     return 0
+  if mode == 'sweep':
+    arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
+    return _ended(lambda: sweep.run(arms, workdir, _train))
+  first = not _DISTRIBUTED.value or jax.process_index() == 0
+  if not first:
+    records.silence()
+    logging.getLogger('implicit_attr').setLevel(logging.WARNING)
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
+  run = _train if mode == 'train' else _evaluate
+  status = _ended(lambda: run(config, workdir))
+  if first:
+    print(report.write(workdir))
+  return status
+
+
+def _train(config: dict[str, Any], workdir: pathlib.Path) -> None:
+  _evaluate(config, workdir, train=True)
+
+
+def _evaluate(
+  config: dict[str, Any], workdir: pathlib.Path, train: bool = False
+) -> None:
+  from implicit_attr import evaluation, experiment, loop, programs, records
+
+  errors.require(
+    '--config', '…', 'arms' not in config, 'a sweep only with --mode=sweep'
+  )
   programs.set_effort(config['compile'])
-  programs.keep_memory()
   built = experiment.build(config)
-  evaluation.check(config['evaluation'])
-  status = 0
+  evaluation.check(config)
+  if train:
+    loop.train(built, workdir)
+  evaluation.evaluate(built, workdir)
+  if train:
+    records.write_status(workdir, 'finished', built.total)
+
+
+def _ended(run: Callable[[], int | None]) -> int:
+  """The exit status of `run`, its early ends included."""
+  from implicit_attr import loop
+
   try:
-    if mode == 'train':
-      loop.train(built, workdir)
-    evaluation.evaluate(built, workdir)
-    if mode == 'train':
-      records.write_status(workdir, 'finished', built.total)
+    return run() or 0
   except (loop.Diverged, loop.Interrupted) as e:
     print(e, file=sys.stderr)
-    status = 3 if isinstance(e, loop.Diverged) else 143
-  print(report.write(workdir))
-  return status
+    return 3 if isinstance(e, loop.Diverged) else 143
 
 
 def _workdir() -> pathlib.Path:
@@ -94,7 +142,7 @@ def _flags(argv: list[str]) -> list[str]:
     name = config_flags.get_config_filename(flag) if flag.present else ''
     if name and not os.path.exists(name.partition(':')[0]):
       raise errors.InputError(f'--config={name!r} must be a file that exists')
-    if not name and _MODE.value == 'train':
+    if not name and _MODE.value in ('train', 'sweep'):
       raise errors.InputError('--config must name a config file')
     return rest
   except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
@@ -128,7 +176,7 @@ def _talk() -> None:
 def _guarded(argv: list[str]) -> int:
   try:
     return main(argv)
-  except errors.InputError as e:
+  except (errors.InputError, OSError) as e:  # OSError: a full disk
     _refuse(e)
 
 

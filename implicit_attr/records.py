@@ -3,6 +3,7 @@
 The lines are the record; TensorBoard, where asked for, is a mirror of them.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -10,10 +11,13 @@ import pathlib
 import platform
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
+import numpy as np
 
 from implicit_attr import errors
 
@@ -23,22 +27,57 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+_SILENT = threading.Event()
+
+
+def silence() -> None:
+  """From now on this process writes no record: process 0 of the run does."""
+  _SILENT.set()
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes JSON so that a reader never sees half of it.
 
   Raises:
-    InputError: the folder cannot be written.
+    InputError: the folder cannot be written; what was there is unharmed.
   """
+  write_file(path, lambda file: file.write(_encoded(value)))
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+  """Writes a compressed .npz so that a reader never sees half of it.
+
+  Raises:
+    InputError: as `write_json`.
+  """
+  write_file(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_file(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
+  """`write(file)` to a draft beside `path`, which then takes its place.
+
+  Raises:
+    InputError: as `write_json`.
+  """
+  if _SILENT.is_set():
+    return
+  draft = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    draft.write_text(json.dumps(value, indent=1) + '\n')
+    with draft.open('wb') as file:
+      write(file)
     os.replace(draft, path)
   except OSError as e:
+    with contextlib.suppress(OSError):
+      draft.unlink()
     raise errors.InputError(
       f'--workdir={str(path.parent)!r} must be a folder that can be written '
-      f'({e.strerror})'
+      f'({e.strerror or e})'
     ) from e
+
+
+def _encoded(value: Any) -> bytes:
+  return (json.dumps(value, indent=1) + '\n').encode()
 
 
 def environment() -> dict[str, Any]:
@@ -159,24 +198,38 @@ def write_status(
   write_json(workdir / 'status.json', value)
 
 
+def read_status(workdir: pathlib.Path) -> dict[str, Any]:
+  """status.json of a run; {} if there is none, or it does not parse."""
+  try:
+    found = json.loads((workdir / 'status.json').read_text())
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
 class Metrics:
   """metrics.jsonl, opened to continue at `step`.
 
   Lines of steps >= `step`, and a last line that a kill cut in half, are
   dropped first: the run is about to write them again, so that no step is lost
   or doubled.
+
+  Raises:
+    InputError: the folder cannot be written; so does `write`, on a full disk,
+      and then the lines before it are whole.
   """
 
   def __init__(
     self, workdir: pathlib.Path, step: int, tensorboard: bool = False
   ):
-    path = workdir / 'metrics.jsonl'
+    self._path = workdir / 'metrics.jsonl'
+    self._file = self._mirror = None
+    if _SILENT.is_set():
+      return
     kept = [line for line in read_metrics(workdir) if line['step'] < step]
-    draft = path.with_name(f'.{path.name}')
-    draft.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    os.replace(draft, path)
-    self._file = path.open('a')
-    self._mirror = None
+    text = ''.join(json.dumps(line) + '\n' for line in kept)
+    write_file(self._path, lambda file: file.write(text.encode()))
+    self._file = self._path.open('a')
     if tensorboard:
       from tensorboardX import SummaryWriter
 
@@ -184,19 +237,28 @@ class Metrics:
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Appends {'step': step, **values}; a non-finite number becomes null."""
+    if self._file is None:
+      return
     clean = {
       key: None if isinstance(v, float) and not math.isfinite(v) else v
       for key, v in values.items()
     }
-    self._file.write(json.dumps({'step': step, **clean}) + '\n')
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({'step': step, **clean}) + '\n')
+      self._file.flush()
+    except OSError as e:
+      raise errors.InputError(
+        f'{str(self._path)!r} cannot be written ({e.strerror or e})'
+      ) from e
     if self._mirror is not None:
       for key, value in clean.items():
         if isinstance(value, int | float):
           self._mirror.add_scalar(key, value, step)
 
   def close(self) -> None:
-    self._file.close()
+    if self._file is not None:
+      with contextlib.suppress(OSError):  # told by `write` already
+        self._file.close()
     if self._mirror is not None:
       self._mirror.close()
 

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,13 +28,16 @@ from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 UNTARGETED = sorted(set(attacks.OBJECTIVES) - set(attacks.objectives.TARGETED))
 """Attacks that need no region or map to aim at."""
 
+MAPS = attribution.METHODS | attribution.ATTENTION_METHODS
+"""Maps of pixels, and maps of tokens for networks with attention."""
+
 SEED = 0
 """Attacks and noise start alike in every arm, so that arms are paired."""
 
 
 def check(settings: dict[str, Any], prefix: str = '') -> None:
   """Raises InputError for a setting that is not allowed."""
-  one_of = {'attributions': attribution.METHODS, 'attacks': UNTARGETED}
+  one_of = {'attributions': MAPS, 'attacks': UNTARGETED}
   for field, allowed in one_of.items():
     for name in settings[field]:
       errors.choose(prefix + field, name, allowed)
@@ -73,9 +75,11 @@ class Robustness:
     self._apply_fn, self._smooth_fn = apply_fn, smooth_fn
     self._batch, self._settings, self._mesh = batch, settings, mesh
     self._size = min(len(batch['label']), settings['batch_size'])
-    self._noise, self._score = Program(self._noisy), Program(self._scores)
+    self._noise = Program(self._noisy)
     bound = lambda fun, *names: Program(functools.partial(fun, *names))
     self._maps = {m: bound(self._map, m) for m in settings['attributions']}
+    shapes = {m in attribution.ATTENTION_METHODS for m in self._maps}
+    self._score = {tokens: Program(self._scores) for tokens in shapes}
     self._attacks = {
       (m, o): bound(self._attacked, m, o)
       for m in settings['attributions']
@@ -104,7 +108,10 @@ class Robustness:
     for program in self._maps.values():
       program.prepare(params, image, label)
     self._noise.prepare(params, image, *last)
-    self._score.prepare(params, batch, label, image, image)
+    for tokens, score in self._score.items():
+      # A map of tokens is not known before a network was asked for one.
+      if not tokens:
+        score.prepare(params, batch, label, image, image)
 
   def _run(
     self, name: str, objective: str, params: Params
@@ -124,18 +131,19 @@ class Robustness:
       clean = map_of(batch['image'])
       part = {
         'prediction': prediction, 'map/clean': clean,
-        f'curve/{objective}': attack['curve'].T,
+        f'curve/{objective}': split(attack['curve'].T),
         f'stalled/{objective}': attack['stalled'],
       }  # fmt: skip
       for kind, result in ((objective, attack), (BASELINE, noise)):
         part[f'adv/{kind}'] = result['x_adv']
         part[f'kept/{kind}'] = result['kept']
         part[f'map/{kind}'] = changed = map_of(result['x_adv'])
-        scores = self._score(params, batch, prediction, clean, changed)
+        score = self._score[name in attribution.ATTENTION_METHODS]
+        scores = score(params, batch, prediction, clean, changed)
         for metric, value in scores.items():
           shared = metric.startswith('faithfulness/')
           part[metric if shared else f'score/{kind}/{metric}'] = value
-      parts.append(jax.device_get(part))
+      parts.append(self._mesh.fetch(part))
     n = len(self._batch['label'])
     joined = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
     return {**self._batch, **{key: value[:n] for key, value in joined.items()}}
@@ -147,7 +155,7 @@ class Robustness:
     """The map as a function of x and y, with its noise fixed."""
     settings = self._settings
     return functools.partial(
-      attribution.METHODS[name], apply_fn, params,
+      MAPS[name], apply_fn, params,
       key=keys.stream(SEED, 'map'), target=settings['target'],
       **settings['options'].get(name, {}),
     )  # fmt: skip
@@ -192,21 +200,24 @@ class Robustness:
     self, params, batch, prediction, clean, changed
   ) -> dict[str, Array]:
     """Similarity of two maps [B], and the faithfulness of the first."""
-    k = self._settings['k']
+    k, x = self._settings['k'], batch['image']
     with numerics.exact():
-      # Ranks are of the channel-summed absolute map, the cosine of the signed.
-      ranked = attribution.sum_abs(clean), attribution.sum_abs(changed)
+      # Ranks are of the channel-summed absolute map, cosines of the signed.
+      ranked = similarity.magnitude(clean), similarity.magnitude(changed)
+      pixels = attribution.token_pixels(clean, x) if clean.ndim == 2 else clean
       found = {
         'topk': similarity.topk_intersection(*ranked, k),
         'kendall': similarity.kendall_tau(*ranked),
         'spearman': similarity.spearman(*ranked),
         'cosine': similarity.cosine(clean, changed),
+        'pearson': similarity.pearson(clean, changed),
         'faithfulness/deletion_auc': attribution.deletion_auc(
-          self._apply_fn, params, batch['image'], prediction, clean
+          self._apply_fn, params, x, prediction, pixels
         ),
+        'faithfulness/entropy': attribution.entropy(clean),
       }
       if 'mask' in batch:
         found['faithfulness/mask_mass'] = attribution.mask_mass(
-          clean, batch['mask']
+          pixels, batch['mask']
         )
     return found

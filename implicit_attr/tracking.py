@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from implicit_attr import cadence, keys, numerics, probes
+from implicit_attr import cadence, keys, numerics, probes, records
 from implicit_attr.experiment import Experiment
 from implicit_attr.programs import Program
 from implicit_attr.train import State, frozen, stability_edge
@@ -37,15 +37,25 @@ class Tracker:
     self._index = batch['index']
     self._batch = experiment.mesh.split(batch)
     count = config['sharpness_batches']
-    batches = [experiment.train_set.batch_at(i) for i in range(count)]
+    mesh = experiment.mesh
+    batches = [  # joined and fetched: a process reads only its own slice
+      mesh.fetch(mesh.join(experiment.train_set.batch_at(i)))
+      for i in range(count)
+    ]
     self._sharp = experiment.mesh.replicate(
       {n: np.stack([b[n] for b in batches]) for n in ('image', 'label')}
     )
     optim = {**experiment.config['optim'], 'lr': 1.0}
     self._edge = stability_edge(**optim)  # times 1 / lr
-    self._parameters = Program(self._of_parameters)
-    self._inputs = Program(self._of_inputs)
-    self._cheap = Program(self._of_both)
+    # Whole: what is written down must be on every host.
+    whole = {'out_shardings': experiment.mesh.whole}
+    self._parameters = Program(self._of_parameters, **whole)
+    self._inputs = Program(self._of_inputs, **whole)
+    self._cheap = Program(self._of_both, **whole)
+    has_attention = experiment.config['model']['name'] == 'vit'
+    self._attention = (
+      Program(self._of_attention, **whole) if has_attention else None
+    )
     self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
     self._started = None
     self.seconds, self.measurements, self.skipped = 0.0, 0, 0
@@ -76,6 +86,8 @@ class Tracker:
     if kind == 'dense':
       found, memory = self._parameters(*network, batch, sharp, memory, key)
       found |= self._inputs(*network, batch, found['param/lambda_max'], key)
+      if self._attention:
+        found |= self._attention(*network, batch)
     else:
       found, memory = self._cheap(*network, batch, memory, key)
     found = jax.device_get(found)
@@ -103,16 +115,17 @@ class Tracker:
     if every['track']:
       self._parameters.prepare(*network, batch, sharp, memory, key)
       self._inputs.prepare(*network, batch, np.float32(0), key)
+      if self._attention:
+        self._attention.prepare(*network, batch)
     if every['cheap']:
       self._cheap.prepare(*network, batch, memory, key)
 
-  def summary(self, wall: float) -> None:
-    """Logs what tracking cost of `wall` seconds of training and tracking."""
-    training = max(wall - self.seconds, 1e-9)
+  def summary(self, training: float) -> None:
+    """Logs what tracking cost beside `training` seconds without it."""
     LOG.info(
       'tracking: %d measurements in %s, %.1f%% of %s of training',
       self.measurements, cadence.clock(self.seconds),
-      100 * self.seconds / training, cadence.clock(training),
+      100 * self.seconds / max(training, 1e-9), cadence.clock(training),
     )  # fmt: skip
 
   def _due(self, step: int, milestone: bool) -> str | None:
@@ -129,16 +142,16 @@ class Tracker:
     if kind is None or not budget or step in (0, total) or not self._started:
       return kind
     training = time.perf_counter() - self._started - self.seconds
-    if self.seconds + self._cost[kind] <= budget * training:
+    fits = self.seconds + self._cost[kind] <= budget * training
+    if self._experiment.mesh.decide(fits):
       return kind
     self.skipped += 1
     return None
 
   def _keep(self, step: int, found: dict[str, np.ndarray]) -> None:
     arrays = {name: a for name, a in found.items() if np.ndim(a)}
-    folder = self._workdir / 'probes'
-    folder.mkdir(exist_ok=True)
-    np.savez(folder / f'{step:08d}.npz', index=self._index, **arrays)
+    path = self._workdir / 'probes' / f'{step:08d}.npz'
+    records.write_arrays(path, {'index': self._index, **arrays})
 
   def _arguments(self, state: State, step: int) -> tuple:
     """(network, key) of a step."""
@@ -153,6 +166,8 @@ class Tracker:
     }  # fmt: skip
     for program in programs[kind]:
       program.wait()
+    if kind == 'dense' and self._attention:
+      self._attention.wait()
     spent = time.perf_counter() - began
     self._started = self._started and self._started + spent
 
@@ -197,3 +212,11 @@ class Tracker:
         scale=1 / np.min(self._experiment.module.std), **lanczos,
       )  # fmt: skip
     return found
+
+  def _of_attention(self, params, model_state, batch):
+    module = self._experiment.module
+    apply_fn = frozen(module, model_state)
+    with numerics.exact():
+      return probes.attention_diagnostics(
+        apply_fn, params, batch['image'], readout=module.readout
+      )

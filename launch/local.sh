@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
 # Runs the program here: makes the environment on the first call, then runs.
-#   launch/local.sh --config configs/digits_cnn.py
+#   launch/local.sh [--dry_run] --config configs/digits_cnn.py
+#   launch/local.sh [--dry_run] --setup      the environment alone
+# PYTHON: which Python to begin with (python3). JAX: which JAX to install, as
+# 'jax[cuda12]' for NVIDIA GPUs or 'jax[tpu]' (jax, for CPUs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+dry=
+if [ "${1:-}" = --dry_run ]; then dry=1 && shift; fi
+do_() {
+  { printf '+' && printf ' %q' "$@" && echo; } >&2
+  [ -n "$dry" ] || "$@"
+}
 if [ ! -x .venv/bin/python ]; then
-  "${PYTHON:-python3}" -m venv .venv
-  .venv/bin/pip install --quiet --editable .
+  do_ "${PYTHON:-python3}" -m venv .venv
+  do_ .venv/bin/pip install --quiet --editable . "${JAX:-jax}"
 fi
-exec .venv/bin/python -m implicit_attr.main "$@"
+if [ "${1:-}" = --setup ]; then exit; fi
+do_ exec .venv/bin/python -m implicit_attr.main "$@"

@@ -149,6 +149,18 @@ def test_favor_is_an_estimate_of_softmax(x64):
   assert errors[1] < errors[0] / 5
 
 
+def test_favor_before_its_normaliser_is_the_exponential_kernel(x64):
+  """Up to the stabilisers, one number a query and one a head: no more."""
+  q, k, _ = draw(12, scale=0.5)
+  phi_q = favor(q, over_positions=False, draws=8192)
+  phi_k = favor(k, over_positions=True, draws=8192)
+  logs = np.log(np.einsum('blhm,bjhm->bhlj', phi_q, phi_k))
+  left = logs - np.einsum('blhd,bjhd->bhlj', q, k) / np.sqrt(q.shape[-1])
+  # What is left is a sum over queries alone: no key differs from another.
+  assert np.abs(left - left.mean(-1, keepdims=True)).max() < 0.1
+  assert np.ptp(left.mean(-1)) > 0.1
+
+
 def test_cosformer_prefers_near_tokens_in_both_directions(x64):
   """Equal queries and keys: what is left is the two cosines."""
   one = jnp.ones((1, L, 1, 1))

@@ -14,14 +14,15 @@ PACKAGE = pathlib.Path(__file__).parent.parent / 'implicit_attr'
 FLOORS = {
   'types': 0, 'keys': 0, 'numerics': 0, 'errors': 0,
   'curvature': 1, 'attribution': 1, 'attacks': 1, 'similarity': 1,
-  'models': 1, 'losses': 1,
+  'models': 1, 'losses': 1, 'theory': 1,
   'data': 2,
   'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
   'programs': 3,
-  'train': 4, 'probes': 4, 'objectives': 4,
+  'train': 4, 'probes': 4, 'objectives': 4, 'claims': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
   'spectrum': 5, 'aggregate': 5, 'audit': 5, 'retraining': 5,
   'evaluation': 5, 'loop': 5, 'report': 5,
+  'sweep': 5, 'sweep_table': 5,
   'main': 6,
 }  # fmt: skip
 SEES = {
@@ -36,6 +37,7 @@ SEES = {
 NEIGHBOURS = {
   'numerics': {'types'},
   'attacks': {'similarity'},
+  'theory': {'curvature'},
   'objectives': {'losses'},
   'progress': {'cadence'},
   'experiment': set(),
@@ -46,6 +48,8 @@ NEIGHBOURS = {
   'audit': {'report', 'robustness'},
   'evaluation': {'experiment', 'scoring', 'robustness', 'spectrum'},
   'loop': {'experiment', 'scoring', 'tracking'},
+  'sweep': {'loop', 'sweep_table'},
+  'main': {'theory'},
 }
 # A heavy library and the only files that may name it.
 ONLY_IN = {
@@ -57,7 +61,7 @@ ONLY_IN = {
   'matplotlib': {'report'},
   'jinja2': {'report'},
   'ml_collections': {'main'},
-  'scipy': {'aggregate'},
+  'scipy': {'claims', 'aggregate'},
 }
 
 

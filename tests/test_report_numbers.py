@@ -64,11 +64,10 @@ def test_scores_under_a_map_are_those_of_its_example(monkeypatch, tmp_path):
   assert texts.count('largest change\n0.062') == 2
 
 
-def test_share_of_pixels_becomes_a_number():
-  found = Evaluation(
-    'last', 1, {}, {'k': 0.1}, [], {'images': np.ones((1, 8, 8, 3))}
-  )
-  assert maps.pixels(found) == 6
+def test_a_share_is_of_the_entries_of_the_map():
+  assert [maps.strong(0.1, n) for n in (64, 16, 4)] == [6, 2, 1]
+  assert maps.strong(5, 64) == 5
+  assert [maps.strong(k, 64) for k in (None, True, 0, '3')] == [None] * 4
 
 
 def test_tokens_are_laid_out_as_an_image():

@@ -9,6 +9,25 @@ and the faithfulness of a map are functions of their own.
 
 from collections.abc import Callable
 
+from implicit_attr.attribution.attention import Factored
+from implicit_attr.attribution.attention_flow import attention_flow
+from implicit_attr.attribution.attention_gradients import (
+  attention_grad_cam,
+  chefer,
+  gradient_x_attention,
+)
+from implicit_attr.attribution.attention_maps import (
+  alti,
+  raw_attention,
+  rollout,
+  value_norm,
+  value_rollout,
+)
+from implicit_attr.attribution.attention_reading import (
+  READOUTS,
+  token_grid,
+  token_pixels,
+)
 from implicit_attr.attribution.cam import (
   cam,
   cam_pp,
@@ -59,6 +78,7 @@ from implicit_attr.attribution.reduce import (
   unit_mean,
   unit_sum,
 )
+from implicit_attr.attribution.relevance import attn_lrp, chefer_lrp, cp_lrp
 from implicit_attr.attribution.rules import (
   deconvnet,
   deeplift,
@@ -99,15 +119,42 @@ METHODS: dict[str, Callable[..., Array]] = {
 four after expected_gradients need rectifiers in it, the two after those linear
 layers, grad_cam… a feature map."""
 
+ATTENTION_METHODS: dict[str, Callable[..., Array]] = {
+  'raw': raw_attention,
+  'rollout': rollout,
+  'value_norm': value_norm,
+  'value_rollout': value_rollout,
+  'alti': alti,
+  'gradient_x_attention': gradient_x_attention,
+  'attention_grad_cam': attention_grad_cam,
+  'chefer': chefer,
+  'chefer_lrp': chefer_lrp,
+  'attn_lrp': attn_lrp,
+  'cp_lrp': cp_lrp,
+}
+"""Name -> method, called as those of `METHODS` and with `readout`, 'cls' or
+'mean'. Maps are [B, N], a number for each image token; `out` must tell of
+attention, see `attention_reading`."""
+
 __all__ = [
+  'ATTENTION_METHODS',
   'METHODS',
+  'READOUTS',
   'RULES',
   'TARGETS',
+  'Factored',
   'abs_sum',
+  'alti',
+  'attention_flow',
+  'attention_grad_cam',
+  'attn_lrp',
   'blurred',
   'cam',
   'cam_pp',
+  'chefer',
+  'chefer_lrp',
   'collapsed',
+  'cp_lrp',
   'deconvnet',
   'deeplift',
   'deletion_auc',
@@ -121,6 +168,7 @@ __all__ = [
   'grad_cam',
   'grad_cam_pp',
   'gradient',
+  'gradient_x_attention',
   'gradient_x_input',
   'guided_backprop',
   'guided_grad_cam',
@@ -142,15 +190,21 @@ __all__ = [
   'pointing_game',
   'random_map',
   'random_subsets',
+  'raw_attention',
   'replacement_curve',
+  'rollout',
   'sensitivity_n',
   'smoothgrad',
   'smoothgrad_squared',
   'squares',
   'sum_abs',
   'target',
+  'token_grid',
+  'token_pixels',
   'unit_max',
   'unit_mean',
   'unit_sum',
+  'value_norm',
+  'value_rollout',
   'vargrad',
 ]

@@ -14,7 +14,7 @@ from typing import Any
 from flax import linen as nn
 
 from implicit_attr import errors
-from implicit_attr.models import attention
+from implicit_attr.models import attention, interventions
 from implicit_attr.models.activations import (
   ACTIVATIONS,
   activate,
@@ -43,6 +43,7 @@ __all__ = [
   'build',
   'centred_softplus',
   'conv2d',
+  'interventions',
   'softplus',
 ]
 
@@ -81,7 +82,8 @@ def build(name: str, **options: Any) -> nn.Module:
   two softplus), mean and std (of the pixels, one number or one per channel).
   mlp: widths. cnn: width, depth, downsample, hidden. resnetN: width, norm.
   vit: size (one of `SIZES`) and, over it, patch, width, depth, heads,
-  mlp_ratio; readout, attention (one of `KERNELS`), qk_norm, temperature.
+  mlp_ratio; readout, attention (one of `KERNELS`), qk_norm, temperature,
+  layer_scale (initial value, 0 for none), stochastic_depth (in [0, 0.99]).
 
   The module's call is (x, train=False, beta=None) -> (logits, out).
 
@@ -121,6 +123,10 @@ def _check(key: str, value: Any) -> None:
     errors.number(field, value, 0, integer=True)
   elif key in ('beta', 'temperature'):
     errors.number(field, value, 0, open_low=True)
+  elif key == 'layer_scale':
+    errors.number(field, value, 0)
+  elif key == 'stochastic_depth':
+    errors.number(field, value, 0, 0.99)
   elif key == 'widths':
     ok = isinstance(value, tuple)
     errors.require(field, value, ok, 'a tuple of integers')

@@ -6,15 +6,18 @@ metrics.jsonl, arrays [n] (one number per example) to probes/<step>.npz.
 """
 
 from implicit_attr.probes.alignment import alignment
+from implicit_attr.probes.attention import attention_diagnostics, rank_radius
 from implicit_attr.probes.confounders import confounders
 from implicit_attr.probes.input import gradient_norms, input_curvature
 from implicit_attr.probes.parameter import batch_sharpness, parameter_curvature
 
 __all__ = [
   'alignment',
+  'attention_diagnostics',
   'batch_sharpness',
   'confounders',
   'gradient_norms',
   'input_curvature',
   'parameter_curvature',
+  'rank_radius',
 ]

@@ -31,11 +31,12 @@ def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit:
   methods = [
     key.removesuffix('/clean') for key in maps if key.endswith('/clean')
   ]
-  k = pixels(evaluation) if evaluation else None
+  k = evaluation.settings.get('k') if evaluation else None
   target = evaluation.settings.get('target', 'logit') if evaluation else ''
   notes = ''
-  if k:
-    notes += f' Outlined: the {k} strongest pixels, the set top-k compares.'
+  if strong(k, 1):
+    what = f'{k} strongest pixels' if k >= 1 else f'strongest {100 * k:.3g} %'
+    notes += f' Outlined: the {what}, the set top-k compares.'
   if 'mask' in arrays:
     notes += ' Orange: where the evidence for the class was planted.'
   return Exhibit(
@@ -65,15 +66,11 @@ def draw_alone(
     return [image.path for image in draw(evaluation, folder).images]
 
 
-def pixels(evaluation: Evaluation) -> int | None:
-  """The k of the top-k sets in pixels; None if the settings do not say."""
-  k = evaluation.settings.get('k')
-  images = evaluation.examples.get('images')
+def strong(k: Any, n: int) -> int | None:
+  """How many of n entries a top-k set has; None if `k` does not say."""
   if isinstance(k, bool) or not isinstance(k, int | float) or k <= 0:
     return None
-  if k >= 1:
-    return int(k)
-  return None if images is None else max(1, round(k * images[0, ..., 0].size))
+  return int(k) if k >= 1 else max(1, round(k * n))
 
 
 def on_pixels(maps: np.ndarray) -> np.ndarray | None:
@@ -102,7 +99,7 @@ def _grid(
   arrays: dict[str, np.ndarray],
   maps: dict[str, np.ndarray],
   method: str,
-  k: int | None,
+  k: Any,
   folder: pathlib.Path,
 ) -> Image:
   images = arrays['images'][:_MOST]
@@ -202,12 +199,13 @@ class _Cell:
     shown = image if image.shape[-1] == 3 else image.mean(-1)
     self._show(np.clip(shown, 0, 1), cmap='gray', vmin=0, vmax=1)
 
-  def show_map(self, attribution: np.ndarray, k: int | None) -> None:
+  def show_map(self, attribution: np.ndarray, k: Any) -> None:
     signed = attribution.sum(-1)
     top = np.abs(signed).max() or 1.0
     self._show(signed, cmap='RdBu_r', vmin=-top, vmax=top)
-    if k and k < signed.size:
-      self.outline(strongest(attribution, k), canvas.INK, 0.8)
+    count = strong(k, signed.size)
+    if count and count < signed.size:
+      self.outline(strongest(attribution, count), canvas.INK, 0.8)
 
   def _show(self, values: np.ndarray, **options: Any) -> None:
     extent = (

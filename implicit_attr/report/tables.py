@@ -25,11 +25,13 @@ METRICS = {
   'kendall': 'Kendall τ',
   'spearman': 'Spearman ρ',
   'cosine': 'Cosine',
+  'pearson': 'Centred cosine',
 }
 _FAITHFUL = {
   'deletion_auc': 'Deletion AUC ↓',
   'insertion_auc': 'Insertion AUC ↑',
   'mask_mass': 'Mass in mask ↑',
+  'entropy': 'Entropy of map',
 }
 
 

@@ -1,0 +1,179 @@
+"""How do time and memory of attention grow with the length of the sequence?
+
+  python benchmarks/attention.py --lengths 64 128 256 512 1024 2048 4096
+  python benchmarks/attention.py --torch
+
+Forward, forward with backward, and a Hessian-vector product in q, k and v, of
+our kernels beside `jax.nn.dot_product_attention` and, with --torch, PyTorch's
+scaled_dot_product_attention and a plain linear attention in PyTorch. All run in
+turn on the same numbers, so that the load of the machine slows all of them;
+the time is the least of all turns, on the wall's clock or, where others use the
+machine too, that of the process (all its threads together). Memory is what XLA
+sets aside for intermediates. The exponent is the slope of the last half of the
+lengths, in logarithms. An entry whose call takes over --patience seconds, or
+that would set aside more than --memory GiB, is not run at longer sequences.
+"""
+
+import argparse
+import functools
+import os
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_attr.models import attention
+
+CLOCKS = {'wall': time.perf_counter, 'process': time.process_time}
+
+
+def passes(attend: Callable) -> dict[str, Callable]:
+  """Functions of (q, k, v), each of one scale: what training and probes do."""
+
+  def total(qkv):
+    return jnp.sum(jnp.square(attend(*qkv)))
+
+  def hvp(*qkv):
+    return jax.jvp(jax.grad(total), (qkv,), (qkv,))[1]
+
+  return {
+    'forward': attend,
+    'backward': lambda *qkv: jax.value_and_grad(total)(qkv),
+    'hvp': hvp,
+  }
+
+
+def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
+  """(entry, pass) -> (call, MiB of intermediates)."""
+  rng = np.random.default_rng(0)
+  shape = (3, 1, size, args.heads, args.width)
+  q, k, v = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  kernels = {
+    name: functools.partial(attention.attend, name) for name in args.kernels
+  }
+  found = {}
+  for name, attend in (
+    kernels | {'jax.nn': jax.nn.dot_product_attention}
+  ).items():
+    for kind, fun in passes(attend).items():
+      if (name, kind) in args.stopped:
+        continue
+      program = jax.jit(fun).lower(q, k, v).compile()
+      memory = program.memory_analysis().temp_size_in_bytes / 2**20
+      call = lambda program=program: jax.block_until_ready(program(q, k, v))
+      found[name, kind] = call, memory
+  return found
+
+
+def of_torch(size: int, args: argparse.Namespace) -> dict[tuple, tuple]:
+  """PyTorch's own attention and a linear one; forward and backward only."""
+  import torch
+  from torch.nn import functional
+
+  torch.set_num_threads(os.cpu_count())
+  rng = np.random.default_rng(0)
+  shape = (3, 1, args.heads, size, args.width)
+  numbers = torch.tensor(rng.normal(size=shape).astype(np.float32))
+  qkv = [n.clone().requires_grad_() for n in numbers]
+
+  def linear(q, k, v):
+    q, k = functional.elu(q) + 1, functional.elu(k) + 1
+    total = q @ k.sum(-2)[..., None]
+    return q @ (k.transpose(-1, -2) @ v) / (total + 1e-6)
+
+  found = {}
+  for name, attend in (
+    ('torch sdpa', functional.scaled_dot_product_attention),
+    ('torch linear', linear),
+  ):
+
+    def forward(attend=attend):
+      with torch.no_grad():
+        attend(*qkv)
+
+    def backward(attend=attend):
+      torch.autograd.grad(attend(*qkv).square().sum(), qkv)
+
+    for kind, call in (('forward', forward), ('backward', backward)):
+      if (name, kind) not in args.stopped:
+        found[name, kind] = call, float('nan')
+  return found
+
+
+def measure(args: argparse.Namespace) -> dict[tuple[str, str], dict]:
+  """(entry, pass) -> {length: (milliseconds, MiB)}."""
+  rows: dict[tuple[str, str], dict] = {}
+  for size in args.lengths:
+    entries = of_jax(size, args)
+    if args.torch:
+      entries |= of_torch(size, args)
+    best = dict.fromkeys(entries, float('inf'))
+    for key, (call, memory) in entries.items():
+      if memory > 1024 * args.memory:
+        args.stopped.add(key)
+        del best[key]
+      else:
+        call()
+    for _ in range(args.turns):
+      for key in best:
+        # Short calls several times, so that the clock's own cost is nothing.
+        count = 1 + int(min(0.02 / best[key], 100))
+        began = CLOCKS[args.clock]()
+        for _ in range(count):
+          entries[key][0]()
+        spent = (CLOCKS[args.clock]() - began) / count
+        best[key] = min(best[key], spent)
+    for key, seconds in best.items():
+      rows.setdefault(key, {})[size] = 1e3 * seconds, entries[key][1]
+      if seconds > args.patience:
+        args.stopped.add(key)
+  return rows
+
+
+def exponent(points: dict[int, float]) -> float:
+  """The slope of log value against log length, over the last half."""
+  last = list(points.items())[len(points) // 2 - 1 :]
+  if len(last) < 2 or not all(v > 0 for _, v in last):
+    return float('nan')
+  return float(np.polyfit(*np.log(last).T, 1)[0])
+
+
+def table(rows: dict, lengths: list[int], column: int, title: str) -> None:
+  print(f'\n{title}')
+  print(f'{"":32}' + ''.join(f'{n:>10}' for n in lengths) + f'{"exponent":>10}')
+  for (name, kind), found in rows.items():
+    values = {n: found[n][column] for n in found}
+    if np.isnan(list(values.values())).any():
+      continue
+    cells = ''.join(f'{values.get(n, np.nan):>10.3g}' for n in lengths)
+    print(f'{name + ", " + kind:32}{cells}{exponent(values):>10.2f}')
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--lengths', type=int, nargs='+', default=[2**i for i in range(6, 13)])
+  add('--kernels', nargs='+', default=['softmax', 'linear', 'elu1_none'])
+  add('--heads', type=int, default=4)
+  add('--width', type=int, default=64, help='of a head')
+  add('--turns', type=int, default=7)
+  add('--patience', type=float, default=5.0)
+  add('--memory', type=float, default=8.0)
+  add('--clock', choices=CLOCKS, default='wall')
+  add('--torch', action='store_true')
+  args = parser.parse_args()
+  args.stopped = set()
+  device = jax.devices()[0]
+  print(f'jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores')
+  print(f'{args.heads} heads of {args.width}; clock: {args.clock}')
+  rows = measure(args)
+  table(rows, args.lengths, 0, 'milliseconds of a call')
+  table(rows, args.lengths, 1, 'MiB of intermediates')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,21 @@
+"""A small smooth network on CIFAR-10, a prepared set; attack_strength uses it.
+
+  python -m implicit_attr.main --config configs/cifar_cnn.py \
+    --config.data.data_dir=…
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg)
+  config = common.base()
+  config.data.update({'name': 'cifar10', 'batch_size': 128})
+  config.data.augment = ('crop', 'flip')
+  config.model.update({'width': 16, 'depth': 3, 'activation': 'gelu'})
+  config.model.update({'mean': 0.473, 'std': 0.251})
+  config.optim.update({'lr': 0.05, 'momentum': 0.9, 'schedule': 'cosine'})
+  config.train.duration = '10 epochs'
+  config.train.milestones.update({'train_loss': 0.8, 'test_accuracy': 0.7})
+  config.evaluation.eps = 4 / 255
+  return common.smoke(config) if found['smoke'] else config

@@ -1,0 +1,23 @@
+"""A small vision transformer on 8,000 of MNIST's test images, a prepared set.
+
+  python -m implicit_attr.main --config configs/mnist10k_vit.py:attention=linear \
+    --config.data.data_dir=…
+
+`attention` is a name in `models.KERNELS`. Its `:smoke` takes digits.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+  found = common.parse(arg, attention='softmax')
+  config = common.base()
+  config.data.name = 'mnist10k'
+  config.model.update({'name': 'vit', 'size': 'digits', 'readout': 'cls'})
+  config.model.update({'patch': 4, 'attention': found['attention']})
+  config.model.update({'mean': 0.13, 'std': 0.31})
+  config.optim.update({'lr': 0.05, 'momentum': 0.9, 'warmup': '5%'})
+  config.train.duration = '20 epochs'
+  config.track.update({'every': '20%', 'examples': 32})
+  config.evaluation.attributions = ('gradient', 'raw', 'rollout', 'chefer')
+  return common.smoke(config) if found['smoke'] else config

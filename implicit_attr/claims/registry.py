@@ -1,0 +1,159 @@
+"""What is claimed, and what would count for it and against it?
+
+The six claims are those of the abstract of arXiv 2605.29983, in our words; the
+tests are ours, since its protocol is not public. They were fixed before the
+runs, and a verdict can come out against each of them.
+"""
+
+import dataclasses
+from typing import Any
+
+FACTORS = {'lr': 1, 'batch_size': -1}
+"""What is varied, and which way the claim says that it helps: up or down."""
+
+SEEDS = 3
+"""Fewer seeds than this decide nothing."""
+
+RUNS = 12
+"""Fewer runs than this give no correlation."""
+
+SETTINGS = (
+  'data', 'model', 'attention', 'activation', 'loss', 'objective', 'momentum',
+  'weight_decay', 'label_noise', 'lr', 'batch_size',
+)  # fmt: skip
+"""Fields that say what was run; arms differ in one of them and in no other."""
+
+CELL = ('factor', 'rule', 'target', 'data', 'model', 'activation', 'loss')
+"""A claim is judged for every combination of these apart, then as a whole."""
+
+Where = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """One claim as data.
+
+  Attributes:
+    name: C1 … C6.
+    hypothesis: what the paper says, in our words, and how it is read here.
+    quantity: the field of a record that is compared; larger is better.
+    test: 'gain': the gain must be of interest; 'no_loss': the loss must not
+      be; 'chain': every link of `links` must hold.
+    smallest: the effect size of interest, in units of `quantity` (a
+      correlation for 'chain').
+    plus: which records the gain is taken of; a gain is `quantity` at the end
+      of the factor that should help minus that at the other end, same seed,
+      same examples, same everything else.
+    minus: if given, the gain of these records is taken off.
+    cells: fields besides `CELL` that make separate cells.
+    each: a field of `plus` alone; every value is a cell of its own.
+    links: (cause, effect, sign, given) of each link of a chain.
+  """
+
+  name: str
+  hypothesis: str
+  quantity: str
+  test: str
+  smallest: float
+  plus: Where = dataclasses.field(default_factory=dict)
+  minus: Where | None = None
+  cells: tuple[str, ...] = ()
+  each: str | None = None
+  links: tuple[tuple[str, str, int, tuple[str, ...]], ...] = ()
+
+  @property
+  def decision(self) -> str:
+    """The decision rule, in one sentence."""
+    size = f'{self.smallest:.2g}'
+    return {
+      'gain': f'supported if the estimate is at least {size} and the 95 % '
+      f'interval is above 0; contradicted if it is below {size}',
+      'no_loss': f'supported if the 95 % interval is above -{size}; '
+      f'contradicted if it is below -{size}',
+      'chain': f'supported if every correlation is at least {size} in its '
+      f'direction with a 95 % interval beyond 0; contradicted if the interval '
+      f'of one is short of {size}',
+    }[self.test]
+
+
+PLAIN = {'objective': 'none'}
+GRADIENT = PLAIN | {'family': 'gradient'}
+ATTENTION = PLAIN | {'family': 'attention'}
+GIVEN = ('lr', 'batch_size')
+
+CLAIMS: dict[str, Claim] = {
+  claim.name: claim
+  for claim in (
+    Claim(
+      name='C1',
+      hypothesis='Plain SGD makes gradient maps robust by itself: a larger '
+      'learning rate or a smaller batch leaves more of the top-k set under '
+      'attack.',
+      quantity='topk',
+      test='gain',
+      smallest=0.03,
+      plus=GRADIENT,
+      cells=('attention', 'map'),
+    ),
+    Claim(
+      name='C2',
+      hypothesis='The reason is curvature: the step size lowers curvature in '
+      'the parameters, that goes with curvature in the input, and that with '
+      'robustness.',
+      quantity='topk',
+      test='chain',
+      smallest=0.2,
+      plus=GRADIENT,
+      cells=('attention', 'map', 'momentum', 'weight_decay', 'label_noise'),
+      links=(
+        ('lr', 'lambda_max', -1, ('batch_size',)),
+        ('lambda_max', 'input_lambda', 1, GIVEN),
+        ('normalized_curvature', 'topk', -1, GIVEN),
+      ),
+    ),
+    Claim(
+      name='C3',
+      hypothesis='It costs next to nothing: the arm that should be robust '
+      'takes no more than a tenth longer to reach its checkpoint. (That it '
+      'holds across networks, data and maps is what the cells of C1 say.)',
+      quantity='speed',
+      test='no_loss',
+      smallest=0.1,
+      plus=PLAIN,
+      cells=('attention',),
+    ),
+    Claim(
+      name='C4',
+      hypothesis='Under softmax the gain of gradient maps does not carry over '
+      'to attention maps: the difference of the two gains is of interest.',
+      quantity='topk',
+      test='gain',
+      smallest=0.03,
+      plus=GRADIENT | {'attention': 'softmax'},
+      minus=ATTENTION | {'attention': 'softmax'},
+    ),
+    Claim(
+      name='C5',
+      hypothesis='Kernels in place of the softmax bring the gain back: '
+      'attention maps gain more than under softmax.',
+      quantity='topk',
+      test='gain',
+      smallest=0.03,
+      plus=ATTENTION | {'kernel': True},
+      minus=ATTENTION | {'attention': 'softmax'},
+      cells=('map',),
+      each='attention',
+    ),
+    Claim(
+      name='C6',
+      hypothesis='The limit is the normalisation: with the same features, '
+      'attention maps gain more without dividing by the row sum than with it.',
+      quantity='topk',
+      test='gain',
+      smallest=0.03,
+      plus=ATTENTION | {'normalized': False},
+      minus=ATTENTION | {'normalized': True},
+      cells=('map', 'features'),
+    ),
+  )
+}
