@@ -1,9 +1,13 @@
 """Small batches on squared error: batch sharpness settles at 2/η, λ_max below.
 
   python -m implicit_attr.main --config configs/cifar_edge.py \
-    --config.data.data_dir=…
+    --config.data.name=cifar10_jpeg --config.data.data_dir=…
 
-Feeds docs/edge_of_stability.png.
+Feeds docs/edge_of_stability.png. Seen, on 2,000 images of CIFAR-10 re-encoded
+as JPEG, over the second half of the updates: η × batch sharpness 1.95 [1.70,
+2.10] and η λ_max 1.54 for batches of 16 at η = 0.04; 1.70 [1.40, 2.15] and 1.60
+at η = 0.02; 1.64 [1.48, 1.92], still rising, and 0.94 for batches of 8 at η =
+0.02. Six to ten minutes each on two busy cores of an AMD EPYC.
 """
 
 from configs import common

@@ -1,7 +1,7 @@
 """A small vision transformer on 8,000 of MNIST's test images, a prepared set.
 
-  python -m implicit_attr.main --config configs/mnist10k_vit.py:attention=linear \
-    --config.data.data_dir=…
+  python -m implicit_attr.main \
+    --config configs/mnist10k_vit.py:attention=linear --config.data.data_dir=…
 
 `attention` is a name in `models.KERNELS`. Its `:smoke` takes digits.
 """

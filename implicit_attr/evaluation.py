@@ -6,6 +6,7 @@ the share of the map inside it; each a mean over examples with an interval.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from implicit_attr import attribution, errors, records, robustness
@@ -39,8 +40,18 @@ def check(config: dict[str, Any]) -> None:
   errors.number('evaluation.examples', settings['examples'], 1, integer=True)
 
 
-def make_robustness(experiment: Experiment) -> robustness.Robustness:
-  """The attacks of a config, for params that are (params, model_state)."""
+def make_robustness(
+  experiment: Experiment,
+  bind: Callable[..., Experiment] | None = None,
+  **over: Any,
+) -> robustness.Robustness:
+  """The attacks of a config, for params that are (params, model_state).
+
+  Args:
+    bind: values -> the experiment of a lane, where params end with `values`.
+    **over: `spread` and `lead` of `Robustness`, where there are lanes.
+  """
+  bind = bind or (lambda: experiment)
   settings = dict(experiment.config['evaluation'])
   n = min(settings['examples'], len(experiment.test_set))
   # Attention maps read the tokens that the network itself reads.
@@ -54,16 +65,17 @@ def make_robustness(experiment: Experiment) -> robustness.Robustness:
   }
 
   def apply_fn(variables, x):
-    params, model_state = variables
-    return frozen(experiment.module, model_state)(params, x)
+    params, model_state, *values = variables
+    return frozen(bind(*values).module, model_state)(params, x)
 
   def smooth_fn(variables, x, beta):
-    params, model_state = variables
-    return experiment.smooth_apply_fn(model_state)(params, x, beta=beta)
+    params, model_state, *values = variables
+    smooth = bind(*values).smooth_apply_fn(model_state)
+    return smooth(params, x, beta=beta)
 
   return robustness.Robustness(
     apply_fn, experiment.test_batch(n), settings, experiment.mesh,
-    smooth_fn if experiment.smooth_apply_fn({}) else None,
+    smooth_fn if experiment.smooth_apply_fn({}) else None, **over,
   )  # fmt: skip
 
 
@@ -75,12 +87,7 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
   Raises:
     InputError: there is no checkpoint at all, or one is damaged.
   """
-  names = experiment.config['evaluation']['checkpoints']
-  states = {n: s for n in names if (s := _find(experiment, workdir, n))}
-  errors.require(
-    '--workdir', str(workdir), states,
-    f'a run that has one of the checkpoints {", ".join(names)}',
-  )  # fmt: skip
+  states = find_all(experiment, workdir)
   scorer, attack = Scorer(experiment), make_robustness(experiment)
   by_step = {}  # two milestones are often the same step
   progress = Progress('attack', 0, attack.jobs * len(states))
@@ -94,25 +101,54 @@ def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
         arrays |= found[1]
         progress.say(done * attack.jobs + len(rows) // 2)
       by_step[step] = scorer(state), rows, arrays
-    scores, rows, arrays = by_step[step]
-    clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
-    clean['n'] = len(experiment.test_set)
-    value = {
-      'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
-      'settings': experiment.config['evaluation'],
-    }  # fmt: skip
-    records.write_json(workdir / 'evaluation' / f'{name}.json', value)
-    records.write_arrays(workdir / 'evaluation' / f'{name}.npz', arrays)
-    if examples := experiment.config['evaluation']['curvature']:
-      numbers, arrays = spectrum(experiment, state, examples)
-      path = workdir / 'spectrum' / f'{name}.json'
-      records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
-      records.write_arrays(path.with_suffix('.npz'), arrays)
+    write(experiment, workdir, name, state, *by_step[step])
 
 
-def _find(
+def write(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  name: str,
+  state: State,
+  scores: dict[str, float],
+  rows: list[dict],
+  arrays: dict[str, Any],
+) -> None:
+  """The files of one checkpoint, its spectrum included where asked for."""
+  step = int(state.step)
+  clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
+  clean['n'] = len(experiment.test_set)
+  value = {
+    'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
+    'settings': experiment.config['evaluation'],
+  }  # fmt: skip
+  records.write_json(workdir / 'evaluation' / f'{name}.json', value)
+  records.write_arrays(workdir / 'evaluation' / f'{name}.npz', arrays)
+  if examples := experiment.config['evaluation']['curvature']:
+    numbers, arrays = spectrum(experiment, state, examples)
+    path = workdir / 'spectrum' / f'{name}.json'
+    records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
+    records.write_arrays(path.with_suffix('.npz'), arrays)
+
+
+def find_all(experiment: Experiment, workdir: pathlib.Path) -> dict[str, State]:
+  """The states of a run that its config wants evaluated, by their names.
+
+  Raises:
+    InputError: there is none, or one is damaged.
+  """
+  names = experiment.config['evaluation']['checkpoints']
+  states = {n: s for n in names if (s := find(experiment, workdir, n))}
+  errors.require(
+    '--workdir', str(workdir), states,
+    f'a run that has one of the checkpoints {", ".join(names)}',
+  )  # fmt: skip
+  return states
+
+
+def find(
   experiment: Experiment, workdir: pathlib.Path, name: str
 ) -> State | None:
+  """The state of checkpoint `name`, on the host; None if there is none."""
   folder, like = workdir / 'checkpoints', experiment.like()
   state = _restore(folder / name, {'state': like})
   if state is None and name == 'last':

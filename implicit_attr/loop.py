@@ -114,15 +114,15 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
     tracker.prepare(state, memory)
     scorer.prepare(state)
     progress = Progress('step', first, total)
-    stop = stack.enter_context(_signals(experiment.mesh.stops_itself))
-    stack.enter_context(_diverging(workdir, metrics))
+    stop = stack.enter_context(signals(experiment.mesh.stops_itself))
+    stack.enter_context(diverging(workdir, metrics))
 
     for step in range(first, total + 1):
       stopping = experiment.mesh.stopping(step, stop.is_set())
       if stopping or cadence.due(step, every['checkpoint'], total):
-        _check(step, pending, state)
+        check(step, pending, state)
         content = {'state': state, 'memory': memory}
-        rolling.save(step, content, {'pending': _listed(pending)})
+        rolling.save(step, content, {'pending': listed(pending)})
       if stopping:
         raise Interrupted(step)
 
@@ -151,13 +151,13 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       # The numbers of step k are fetched once update k is under way, so
       # that writing them does not keep the devices waiting.
       if log:
-        record |= _means(step, covered, rates)
-        _finite(step, record)
+        record |= means(step, covered, rates)
+        finite(step, record)
         metrics.write(step, record | progress.times(step))
         shown = {n: record[n] for n in SHOWN if n in record}
         progress.say(step, shown)
 
-    _check(total, [], state)
+    check(total, [], state)
     last.save(total, {'state': state}, {})
     if first < total:
       wall = progress.times(total)['time/wall_s']
@@ -224,21 +224,21 @@ class Milestones:
       kept.close()
 
 
-def _listed(pending: list) -> list[dict[str, float]]:
+def listed(pending: list) -> list[dict[str, float]]:
   return [
     {name: float(v) for name, v in found.items()}
     for found in jax.device_get(pending)
   ]
 
 
-def _means(step: int, covered: list, rates: np.ndarray) -> dict[str, float]:
+def means(step: int, covered: list, rates: np.ndarray) -> dict[str, float]:
   """Training loss and accuracy over the updates since the last record.
 
   Raises:
     Diverged: at the first of those updates whose loss is not finite.
   """
   record = {'train/learning_rate': float(rates[min(step, len(rates) - 1)])}
-  found = _listed(covered)
+  found = listed(covered)
   for offset, one in enumerate(found):
     if not math.isfinite(one['loss']):
       raise Diverged(step - len(found) + offset, 'the training loss')
@@ -249,15 +249,15 @@ def _means(step: int, covered: list, rates: np.ndarray) -> dict[str, float]:
   return record
 
 
-def _finite(step: int, record: dict[str, Any]) -> None:
+def finite(step: int, record: dict[str, Any]) -> None:
   for name, value in record.items():
     if isinstance(value, float) and not math.isfinite(value):
       raise Diverged(step, name)
 
 
-def _check(step: int, pending: list, state: State) -> None:
+def check(step: int, pending: list, state: State) -> None:
   """Raises Diverged rather than let a state that is not finite be saved."""
-  for offset, found in enumerate(_listed(pending)):
+  for offset, found in enumerate(listed(pending)):
     if not math.isfinite(found['loss']):
       raise Diverged(step - len(pending) + offset, 'the training loss')
   if not bool(numerics.all_finite((state.params, state.model_state))):
@@ -265,7 +265,7 @@ def _check(step: int, pending: list, state: State) -> None:
 
 
 @contextlib.contextmanager
-def _diverging(workdir: pathlib.Path, metrics: records.Metrics) -> Iterator:
+def diverging(workdir: pathlib.Path, metrics: records.Metrics) -> Iterator:
   """Leaves a record of a divergence that a sweep and a report can read."""
   try:
     yield
@@ -276,7 +276,7 @@ def _diverging(workdir: pathlib.Path, metrics: records.Metrics) -> Iterator:
 
 
 @contextlib.contextmanager
-def _signals(ours: bool) -> Iterator[threading.Event]:
+def signals(ours: bool) -> Iterator[threading.Event]:
   """An event that SIGTERM and SIGINT set, instead of ending the process.
 
   Not `ours`, where several processes stop together: JAX catches SIGTERM then.

@@ -32,6 +32,9 @@ _MODE = flags.DEFINE_string('mode', 'train', f'one of {", ".join(MODES)}')
 _SHARD = flags.DEFINE_string(
   'shard', '0/1', "which arms of a sweep: 'i/n', the i-th of n shares"
 )
+_LANES = flags.DEFINE_integer(
+  'lanes', 1, 'how many arms of a sweep train at once, as one program'
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one process of several: one per host of a TPU pod, '
   'per GPU or host elsewhere',
@@ -51,14 +54,14 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import dist, programs, records, report, sweep
+  from implicit_attr import dist, grid, programs, records, report, sweep
 
   mode = _MODE.value
   errors.choose('--mode', mode, MODES)
   if mode == 'theory':
-    from implicit_attr import theory
+    from implicit_attr import laws
 
-    print(theory.run(_WORKDIR.value and _workdir()))
+    print(laws.check(_workdir() if _WORKDIR.value else None))
     return 0
   workdir = _workdir()
   programs.keep_memory()
@@ -76,7 +79,10 @@ def main(_) -> int:
     return 0
   if mode == 'sweep':
     arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
-    return _ended(lambda: sweep.run(arms, workdir, _train))
+    run = lambda: sweep.run(arms, workdir, _train, grid.run, lanes=_LANES.value)
+    status = _ended(run)
+    print(report.write(workdir))
+    return status
   first = not _DISTRIBUTED.value or jax.process_index() == 0
   if not first:
     records.silence()

@@ -25,19 +25,23 @@ from implicit_attr.programs import Program
 from implicit_attr.scoring import chunks
 from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 
-UNTARGETED = sorted(set(attacks.OBJECTIVES) - set(attacks.objectives.TARGETED))
-"""Attacks that need no region or map to aim at."""
-
-MAPS = attribution.METHODS | attribution.ATTENTION_METHODS
-"""Maps of pixels, and maps of tokens for networks with attention."""
-
 SEED = 0
 """Attacks and noise start alike in every arm, so that arms are paired."""
 
 
+def maps() -> dict[str, Callable[..., Array]]:
+  """Maps of pixels, and maps of tokens for networks with attention."""
+  return attribution.METHODS | attribution.ATTENTION_METHODS
+
+
+def untargeted() -> list[str]:
+  """Attacks that need no region or map to aim at."""
+  return sorted(set(attacks.OBJECTIVES) - set(attacks.objectives.TARGETED))
+
+
 def check(settings: dict[str, Any], prefix: str = '') -> None:
   """Raises InputError for a setting that is not allowed."""
-  one_of = {'attributions': MAPS, 'attacks': UNTARGETED}
+  one_of = {'attributions': maps(), 'attacks': untargeted()}
   for field, allowed in one_of.items():
     for name in settings[field]:
       errors.choose(prefix + field, name, allowed)
@@ -62,6 +66,8 @@ class Robustness:
     mesh: the devices that share a chunk of the batch.
     smooth_fn: (params, x, beta) -> (logits, out), the same network with a
       smooth activation; None where it is smooth itself.
+    spread: (fun, positions of shared arguments) -> `fun` over many params,
+      whose arrays then begin with the axes `lead`; see `lanes.Lanes.spread`.
   """
 
   def __init__(
@@ -71,17 +77,24 @@ class Robustness:
     settings: dict[str, Any],
     mesh: dist.Mesh,
     smooth_fn: Callable[..., tuple[Array, dict]] | None = None,
+    *,
+    spread: Callable[..., Callable] = lambda fun, shared: fun,
+    lead: tuple[int, ...] = (),
   ):
     self._apply_fn, self._smooth_fn = apply_fn, smooth_fn
     self._batch, self._settings, self._mesh = batch, settings, mesh
     self._size = min(len(batch['label']), settings['batch_size'])
-    self._noise = Program(self._noisy)
-    bound = lambda fun, *names: Program(functools.partial(fun, *names))
-    self._maps = {m: bound(self._map, m) for m in settings['attributions']}
+    self._lead = lead
+    bound = lambda fun, shared, *names: Program(
+      spread(functools.partial(fun, *names), shared)
+    )
+    drawn = (1, 2, 3)  # images, key and radius are the same for all params
+    self._noise = bound(self._noisy, drawn)
+    self._maps = {m: bound(self._map, (), m) for m in settings['attributions']}
     shapes = {m in attribution.ATTENTION_METHODS for m in self._maps}
-    self._score = {tokens: Program(self._scores) for tokens in shapes}
+    self._score = {tokens: bound(self._scores, (1,)) for tokens in shapes}
     self._attacks = {
-      (m, o): bound(self._attacked, m, o)
+      (m, o): bound(self._attacked, drawn, m, o)
       for m in settings['attributions']
       for o in settings['attacks']
     }
@@ -90,28 +103,40 @@ class Robustness:
   def __call__(self, params: Params) -> Iterator[tuple[list[dict], dict]]:
     """Yields (rows, arrays) of each attribution and attack."""
     self.prepare(params)
+    for name, objective, found in self.measured(params):
+      yield self.table(name, objective, found)
+
+  def measured(self, params: Params) -> Iterator[tuple[str, str, dict]]:
+    """Yields (attribution, attack, everything found [*lead, n, ...])."""
     for name, objective in self._attacks:
-      found = self._run(name, objective, params)
-      rows = [
-        row(name, attack, found, self._settings)
-        for attack in (objective, BASELINE)
-      ]
-      yield rows, arrays(name, objective, found)
+      yield name, objective, self._run(name, objective, params)
+
+  def table(
+    self, name: str, objective: str, found: dict[str, np.ndarray]
+  ) -> tuple[list[dict], dict]:
+    """(rows, arrays) of what was found for one params."""
+    found = {**self._batch, **found}
+    rows = [
+      row(name, attack, found, self._settings)
+      for attack in (objective, BASELINE)
+    ]
+    return rows, arrays(name, objective, found)
 
   def prepare(self, params: Params) -> None:
     """Begins to compile maps, attacks and scores."""
     batch = self._mesh.split(next(self._chunks())[0])
     image, label = batch['image'], batch['label']
+    each, labels = self._each(image), self._each(label)
     last = keys.stream(SEED, BASELINE, 0), np.float32(0)
     for program in self._attacks.values():
       program.prepare(params, image, *last)
     for program in self._maps.values():
-      program.prepare(params, image, label)
+      program.prepare(params, each, labels)
     self._noise.prepare(params, image, *last)
     for tokens, score in self._score.items():
       # A map of tokens is not known before a network was asked for one.
       if not tokens:
-        score.prepare(params, batch, label, image, image)
+        score.prepare(params, batch, labels, each, each)
 
   def _run(
     self, name: str, objective: str, params: Params
@@ -128,10 +153,10 @@ class Robustness:
       # What one program left in its own layout, the next takes split.
       prediction = split(noise['prediction'])
       map_of = lambda x: split(self._maps[name](params, split(x), prediction))
-      clean = map_of(batch['image'])
+      clean = map_of(self._each(batch['image']))
       part = {
         'prediction': prediction, 'map/clean': clean,
-        f'curve/{objective}': split(attack['curve'].T),
+        f'curve/{objective}': split(jnp.swapaxes(attack['curve'], -1, -2)),
         f'stalled/{objective}': attack['stalled'],
       }  # fmt: skip
       for kind, result in ((objective, attack), (BASELINE, noise)):
@@ -144,9 +169,17 @@ class Robustness:
           shared = metric.startswith('faithfulness/')
           part[metric if shared else f'score/{kind}/{metric}'] = value
       parts.append(self._mesh.fetch(part))
-    n = len(self._batch['label'])
-    joined = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-    return {**self._batch, **{key: value[:n] for key, value in joined.items()}}
+    axis, kept = len(self._lead), np.arange(len(self._batch['label']))
+    return {
+      key: np.concatenate([p[key] for p in parts], axis).take(kept, axis)
+      for key in parts[0]
+    }
+
+  def _each(self, a: Array) -> Array:
+    """The same for all params."""
+    if not self._lead:
+      return a
+    return self._mesh.split(jnp.broadcast_to(a, (*self._lead, *a.shape)))
 
   def _chunks(self) -> Iterator[tuple[dict, np.ndarray]]:
     return chunks(self._batch, self._size, self._mesh.size)
@@ -155,7 +188,7 @@ class Robustness:
     """The map as a function of x and y, with its noise fixed."""
     settings = self._settings
     return functools.partial(
-      MAPS[name], apply_fn, params,
+      maps()[name], apply_fn, params,
       key=keys.stream(SEED, 'map'), target=settings['target'],
       **settings['options'].get(name, {}),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """How well does a state do on whole sets: the test set, training examples?"""
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import numpy as np
 from implicit_attr.experiment import Experiment
 from implicit_attr.programs import Program
 from implicit_attr.train import State, frozen
-from implicit_attr.types import Batch
+from implicit_attr.types import Array, Batch
 
 CHUNK = 512
 TRAIN_EXAMPLES = 1024
@@ -29,14 +30,7 @@ class Scorer:
     self._train = experiment.probe_batch(n)
     # One size for both sets, so that one program serves them.
     self._size = min(CHUNK, max(n, len(experiment.test_set)))
-
-    def sums(params, model_state, image, label, weight):
-      logits, _ = frozen(experiment.module, model_state)(params, image)
-      right = jnp.argmax(logits, axis=-1) == label
-      losses = experiment.loss(logits, label)
-      return jnp.sum(weight * losses), jnp.sum(weight * right)
-
-    self._sums = Program(sums)
+    self._sums = Program(functools.partial(sums, experiment))
 
   def prepare(self, state: State) -> None:
     """Begins to compile."""
@@ -65,6 +59,16 @@ class Scorer:
     for chunk, weight in chunks(batch, self._size, self._mesh.size):
       data = self._mesh.split((chunk['image'], chunk['label'], weight))
       yield state.params, state.model_state, *data
+
+
+def sums(
+  experiment: Experiment, params, model_state, image, label, weight
+) -> tuple[Array, Array]:
+  """Loss and number right over a chunk, each example times its weight [B]."""
+  logits, _ = frozen(experiment.module, model_state)(params, image)
+  right = jnp.argmax(logits, axis=-1) == label
+  losses = experiment.loss(logits, label)
+  return jnp.sum(weight * losses), jnp.sum(weight * right)
 
 
 def chunks(

@@ -1,5 +1,6 @@
 """When is curvature measured, at what cost, and what does it leave behind?"""
 
+import functools
 import logging
 import pathlib
 import time
@@ -11,7 +12,7 @@ from implicit_attr import cadence, keys, numerics, probes, records
 from implicit_attr.experiment import Experiment
 from implicit_attr.programs import Program
 from implicit_attr.train import State, frozen, stability_edge
-from implicit_attr.types import Tree
+from implicit_attr.types import Array, Tree
 
 LOG = logging.getLogger(__name__)
 
@@ -49,18 +50,17 @@ class Tracker:
     self._edge = stability_edge(**optim)  # times 1 / lr
     # Whole: what is written down must be on every host.
     whole = {'out_shardings': experiment.mesh.whole}
-    self._parameters = Program(self._of_parameters, **whole)
-    self._inputs = Program(self._of_inputs, **whole)
-    self._cheap = Program(self._of_both, **whole)
+    bound = lambda fun: Program(functools.partial(fun, experiment), **whole)
+    self._parameters = bound(of_parameters)
+    self._inputs, self._cheap = bound(of_inputs), bound(of_both)
     has_attention = experiment.config['model']['name'] == 'vit'
-    self._attention = (
-      Program(self._of_attention, **whole) if has_attention else None
-    )
+    self._attention = bound(of_attention) if has_attention else None
     self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
     self._started = None
     self.seconds, self.measurements, self.skipped = 0.0, 0, 0
 
-  def memory(self, params: Tree) -> Tree:
+  @staticmethod
+  def memory(params: Tree) -> Tree:
     """Where the first measurement starts: noise shaped like `params`."""
     draw = np.random.default_rng(0)
     noise = lambda p: draw.standard_normal(p.shape).astype(p.dtype)
@@ -171,52 +171,67 @@ class Tracker:
     spent = time.perf_counter() - began
     self._started = self._started and self._started + spent
 
-  def _parameter(self, params, model_state, batch, memory, key, draws):
-    apply_fn = frozen(self._experiment.module, model_state)
-    return apply_fn, *probes.parameter_curvature(
-      apply_fn, self._experiment.loss, params, batch, memory, key,
-      order=self._config['order'], tol=self._config['tol'], draws=draws,
+
+def _parameter(experiment, params, model_state, batch, memory, key, draws):
+  apply_fn = frozen(experiment.module, model_state)
+  config = experiment.config['track']
+  return apply_fn, *probes.parameter_curvature(
+    apply_fn, experiment.loss, params, batch, memory, key,
+    order=config['order'], tol=config['tol'], draws=draws,
+  )  # fmt: skip
+
+
+def of_both(
+  experiment: Experiment, params, model_state, batch, memory, key
+) -> tuple[dict[str, Array], Tree]:
+  """The cheap measurement: what is found, and where the next one starts."""
+  with numerics.exact():
+    apply_fn, found, vector = _parameter(
+      experiment, params, model_state, batch, memory, key, 0
+    )
+    found |= probes.gradient_norms(apply_fn, experiment.loss, params, batch)
+  return found, vector
+
+
+def of_parameters(
+  experiment: Experiment, params, model_state, batch, sharp, memory, key
+) -> tuple[dict[str, Array], Tree]:
+  """The dense one in the parameters; `sharp` [S, B, ...] are batches."""
+  draws = experiment.config['track']['draws']
+  with numerics.exact():
+    apply_fn, found, vector = _parameter(
+      experiment, params, model_state, batch, memory, key, draws
+    )
+    found |= probes.batch_sharpness(apply_fn, experiment.loss, params, sharp)
+  return found, vector
+
+
+def of_inputs(
+  experiment: Experiment, params, model_state, batch, lambda_max, key
+) -> dict[str, Array]:
+  """The dense one in the inputs, beside λ_max in the parameters."""
+  apply_fn = frozen(experiment.module, model_state)
+  config, loss = experiment.config['track'], experiment.loss
+  lanczos = {'order': config['input_order'], 'tol': config['input_tol']}
+  with numerics.exact():
+    found, product = probes.input_curvature(
+      apply_fn, loss, params, batch, key, **lanczos
+    )
+    found |= probes.confounders(apply_fn, params, batch)
+    found |= probes.alignment(
+      product, params, batch, key, lambda_max=lambda_max,
+      scale=1 / np.min(experiment.module.std), **lanczos,
     )  # fmt: skip
+  return found
 
-  def _of_both(self, params, model_state, batch, memory, key):
-    with numerics.exact():
-      apply_fn, found, vector = self._parameter(
-        params, model_state, batch, memory, key, 0
-      )
-      found |= probes.gradient_norms(
-        apply_fn, self._experiment.loss, params, batch
-      )
-    return found, vector
 
-  def _of_parameters(self, params, model_state, batch, sharp, memory, key):
-    with numerics.exact():
-      apply_fn, found, vector = self._parameter(
-        params, model_state, batch, memory, key, self._config['draws']
-      )
-      found |= probes.batch_sharpness(
-        apply_fn, self._experiment.loss, params, sharp
-      )
-    return found, vector
-
-  def _of_inputs(self, params, model_state, batch, lambda_max, key):
-    apply_fn = frozen(self._experiment.module, model_state)
-    config, loss = self._config, self._experiment.loss
-    lanczos = {'order': config['input_order'], 'tol': config['input_tol']}
-    with numerics.exact():
-      found, product = probes.input_curvature(
-        apply_fn, loss, params, batch, key, **lanczos
-      )
-      found |= probes.confounders(apply_fn, params, batch)
-      found |= probes.alignment(
-        product, params, batch, key, lambda_max=lambda_max,
-        scale=1 / np.min(self._experiment.module.std), **lanczos,
-      )  # fmt: skip
-    return found
-
-  def _of_attention(self, params, model_state, batch):
-    module = self._experiment.module
-    apply_fn = frozen(module, model_state)
-    with numerics.exact():
-      return probes.attention_diagnostics(
-        apply_fn, params, batch['image'], readout=module.readout
-      )
+def of_attention(
+  experiment: Experiment, params, model_state, batch
+) -> dict[str, Array]:
+  """What the dense one says of attention, for a network that has it."""
+  module = experiment.module
+  apply_fn = frozen(module, model_state)
+  with numerics.exact():
+    return probes.attention_diagnostics(
+      apply_fn, params, batch['image'], readout=module.readout
+    )

@@ -472,3 +472,12 @@ def test_a_claim_of_your_own_is_judged_as_the_docs_show():
   records += tree(np.random.default_rng(0), -0.3, momentum=0.0)
   found = claims.judge_one(claim, records)
   assert found.verdict == 'supported' and len(found.cells) == 2
+
+
+def test_no_runs_at_all_have_no_correlation():
+  found = claims.partial_spearman([], [], np.zeros((0, 1)))
+  assert np.isnan(found.value) and (found.low, found.high, found.n) == (
+    -1,
+    1,
+    0,
+  )

@@ -18,11 +18,12 @@ FLOORS = {
   'data': 2,
   'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
   'programs': 3,
-  'train': 4, 'probes': 4, 'objectives': 4, 'claims': 4,
+  'train': 4, 'probes': 4, 'objectives': 4, 'claims': 4, 'diagnostics': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
   'spectrum': 5, 'aggregate': 5, 'audit': 5, 'retraining': 5,
   'evaluation': 5, 'loop': 5, 'report': 5,
-  'sweep': 5, 'sweep_table': 5,
+  'sweep': 5, 'sweep_table': 5, 'laws': 5,
+  'lanes': 5, 'lane_probes': 5, 'grid': 5,
   'main': 6,
 }  # fmt: skip
 SEES = {
@@ -48,8 +49,18 @@ NEIGHBOURS = {
   'audit': {'report', 'robustness'},
   'evaluation': {'experiment', 'scoring', 'robustness', 'spectrum'},
   'loop': {'experiment', 'scoring', 'tracking'},
-  'sweep': {'loop', 'sweep_table'},
-  'main': {'theory'},
+  'sweep': {'lanes', 'loop', 'sweep_table'},
+  'lanes': {'experiment'},
+  'lane_probes': {'evaluation', 'lanes', 'scoring', 'tracking'},
+  'grid': {
+    'evaluation',
+    'experiment',
+    'lane_probes',
+    'lanes',
+    'loop',
+    'tracking',
+  },
+  'laws': {'evaluation', 'experiment'},
 }
 # A heavy library and the only files that may name it.
 ONLY_IN = {

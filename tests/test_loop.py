@@ -65,16 +65,16 @@ def test_a_milestone_is_the_first_state_that_reached_it(built, tmp_path):
 def test_divergence_is_found_at_the_update_that_diverged():
   sums = [{'loss': v, 'correct': 1.0, 'n': 2.0} for v in (4.0, 2.0, np.inf)]
   rates = np.ones(10, np.float32)
-  means = loop._means(7, sums[:2], rates)
+  means = loop.means(7, sums[:2], rates)
   assert means['train/loss'] == 1.5 and means['train/accuracy'] == 0.5
   with pytest.raises(loop.Diverged, match='diverged at step 6'):
-    loop._means(7, sums, rates)
+    loop.means(7, sums, rates)
   with pytest.raises(loop.Diverged, match='param/trace'):
-    loop._finite(3, {'param/trace': float('nan'), 'eval/loss': 1.0})
+    loop.finite(3, {'param/trace': float('nan'), 'eval/loss': 1.0})
 
 
 def test_a_state_that_is_not_finite_is_never_saved(built):
   state = built.init()
   bad = jax.tree.map(lambda p: p * np.nan, state.params)
   with pytest.raises(loop.Diverged, match='a weight'):
-    loop._check(3, [], dataclasses.replace(state, params=bad))
+    loop.check(3, [], dataclasses.replace(state, params=bad))

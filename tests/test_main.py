@@ -144,6 +144,17 @@ def test_report_mode_needs_the_files_of_a_run_and_nothing_else(straight):
   assert (straight / 'report.html').exists()
 
 
+def test_theory_mode_also_checks_the_network_of_a_run(straight, monkeypatch):
+  from implicit_attr import laws, theory
+
+  monkeypatch.setattr(theory, 'run', lambda workdir: 'all checks')
+  text = laws.check(straight)
+  assert text.startswith('all checks\n\nThe network of straight')
+  assert 'FAIL' not in text and 'mean_hessian_bound' in text
+  assert (straight / 'theory_network.json').exists()
+  assert laws.check(None) == 'all checks'
+
+
 def test_a_diverged_run_stops_says_where_and_keeps_what_is_good(tmp_path):
   done = run(
     '--config', 'configs/digits_mlp.py:smoke', '--workdir', tmp_path,
@@ -178,7 +189,9 @@ SMOKE = ('--config', 'configs/digits_mlp.py:smoke')
     (('--config.track.draws=1',), 'track.draws=1'),
     (('--config.train.duration=long',), "train.duration='long'"),
     (('--config.evaluation.attributions=gradeint,',), "mean 'gradient'"),
+    (('--config.evaluation.attributions=rollout',), "model.name='vit'"),
     (('--config.evaluation.eps=-0.1',), 'evaluation.eps=-0.1'),
+    (('--config.objective.name=pdg',), "did you mean 'pgd'"),
     (('--config.loss.label_smoothing=2',), 'loss.label_smoothing=2'),
     (('--mode=trian',), "did you mean 'train'"),
     (('--flag_nobody_knows',), 'flag_nobody_knows'),

@@ -1,7 +1,7 @@
 """Learning rate × batch size × loss × seed: are larger steps more robust?
 
   python -m implicit_attr.main --mode sweep \
-    --config configs/sweeps/lr_batch.py:mlp --workdir runs/lr_batch
+    --config configs/sweeps/lr_batch.py:mlp --lanes 12 --workdir runs/lr_batch
   python -m implicit_attr.main --mode report --workdir runs/lr_batch
 
 The argument names one of `NETWORKS`, all if none; 72 arms each. `:small` is 8
@@ -19,7 +19,7 @@ NETWORKS = {
   'mlp': (digits_mlp, {'train.duration': '100 epochs'}),
   'cnn': (digits_cnn, {'train.duration': '40 epochs'}),
   'vit': (digits_vit, {'train.duration': '60 epochs'}),
-  'resnet': (cifar_resnet8, {}),  # needs a data_dir, and wants a GPU
+  'resnet8': (cifar_resnet8, {}),  # needs a data_dir, and wants a GPU
 }
 RATES = {
   'cross_entropy': (0.03, 0.1, 0.3, 1.0),
@@ -41,6 +41,8 @@ def get_config(arg=None):
     base = module.get_config('smoke' if small else None)
     rates = RATES[loss][1:2] if small else RATES[loss]
     batches = (16, 32) if small else BATCHES
+    if not small:  # docs/attack_strength.png: the attack is flat from 10 steps
+      base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
     for lr, batch, seed in itertools.product(
       rates, batches, (0,) if small else SEEDS
     ):

@@ -27,7 +27,8 @@ def read(
   Returns:
     (records, problems). A record has the settings 'data', 'model',
     'activation', 'attention' ('' without attention), 'loss', 'objective',
-    'lr', 'batch_size', 'momentum', 'weight_decay', 'label_noise', 'seed';
+    'lr', 'batch_size', 'momentum', 'weight_decay', 'label_noise', 'seed', and
+    as one text 'other', whatever else was set of these sections;
     'run', 'rule' (the checkpoint), 'target', 'attack', 'map', its 'family'
     ('gradient' or 'attention'), 'kernel', 'features' and 'normalized' of the
     attention; the means of 'topk', 'kendall', 'spearman', 'cosine', those
@@ -98,7 +99,21 @@ def _settings(config: dict[str, Any]) -> Record:
     'weight_decay': float(optim.get('weight_decay') or 0),
     'label_noise': float(data.get('label_noise') or 0),
     'seed': int(config['seed']),
+    'other': json.dumps(_other(config), sort_keys=True),
     **kernel(attention),
+  }
+
+
+def _other(config: dict[str, Any]) -> dict[str, dict]:
+  """Widths, schedules, penalties, …: what arms must share to be compared."""
+  factors = {'data': ('batch_size', 'data_dir'), 'optim': ('lr',)}
+  return {
+    name: {
+      key: value
+      for key, value in config.get(name, {}).items()
+      if key not in factors.get(name, ())
+    }
+    for name in ('data', 'model', 'optim', 'loss', 'objective')
   }
 
 
@@ -185,12 +200,16 @@ def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The scores of single examples; empty where there are none to be read."""
+  """The scores of single examples under attacks; empty without any."""
   try:
     with path.open('rb') as file:
       archive = np.load(file, allow_pickle=False)
       wanted = ('score/', 'correct/')
-      return {k: archive[k] for k in archive.files if k.startswith(wanted)}
+      return {
+        k: archive[k]
+        for k in archive.files
+        if k.startswith(wanted) and BASELINE not in k
+      }
   except (OSError, ValueError, EOFError, zipfile.BadZipFile):
     return {}
 

@@ -19,7 +19,7 @@ RUNS = 12
 
 SETTINGS = (
   'data', 'model', 'attention', 'activation', 'loss', 'objective', 'momentum',
-  'weight_decay', 'label_noise', 'lr', 'batch_size',
+  'weight_decay', 'label_noise', 'other', 'lr', 'batch_size',
 )  # fmt: skip
 """Fields that say what was run; arms differ in one of them and in no other."""
 
@@ -104,7 +104,10 @@ CLAIMS: dict[str, Claim] = {
       test='chain',
       smallest=0.2,
       plus=GRADIENT,
-      cells=('attention', 'map', 'momentum', 'weight_decay', 'label_noise'),
+      cells=(
+        *('attention', 'map', 'attack'),
+        *('momentum', 'weight_decay', 'label_noise'),
+      ),
       links=(
         ('lr', 'lambda_max', -1, ('batch_size',)),
         ('lambda_max', 'input_lambda', 1, GIVEN),

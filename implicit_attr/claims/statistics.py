@@ -1,5 +1,6 @@
 """How sure is a difference between arms, with few seeds and many examples?"""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,15 +48,26 @@ def paired_bootstrap(differences: np.ndarray, seed: int = 0) -> Estimate:
   value = float(differences.sum() / here.sum())
   if n < 2:
     return Estimate(value, -np.inf, np.inf, n)
-  rng = np.random.default_rng(seed)
-  seeds = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
-  examples = rng.multinomial(m, np.full(m, 1 / m), RESAMPLES).astype(float)
-  total = np.sum((seeds @ differences) * examples, 1)
-  count = np.sum((seeds @ here) * examples, 1)
+  seeds, examples = _weights(n, m, RESAMPLES, seed)
+  total = np.sum(seeds * (examples @ differences.T), 1)
+  count = np.sum(seeds * (examples @ here.T), 1)
   means = total[count > 0] / count[count > 0]
   half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * means.std(ddof=1)
   half *= (n / (n - 1)) ** 0.5
   return Estimate(value, value - half, value + half, n)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(
+  n: int, m: int, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """How often each of n seeds and m examples is drawn: [resamples, n], [… m].
+
+  Kept, because drawing them costs far more than using them does.
+  """
+  rng = np.random.default_rng(seed)
+  draw = lambda size: rng.multinomial(size, np.full(size, 1 / size), resamples)
+  return draw(n).astype(float), draw(m).astype(float)
 
 
 def partial_spearman(
@@ -77,9 +89,10 @@ def partial_spearman(
   from scipy import stats
 
   columns = [np.asarray(column, float) for column in (cause, effect)]
-  given = np.asarray(given, float).reshape(len(columns[0]), -1)
-  given = given[:, np.ptp(given, 0) > 0] if len(given) else given
-  n, k = given.shape
+  n = len(columns[0])
+  given = np.asarray(given, float).reshape(n, -1) if n else np.empty((0, 0))
+  given = given[:, np.ptp(given, 0) > 0] if n else given
+  k = given.shape[1]
   if n - k - 3 < 1:
     return Estimate(float('nan'), -1.0, 1.0, n)
   ranks = [stats.rankdata(g) for g in given.T]

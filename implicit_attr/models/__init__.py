@@ -72,7 +72,7 @@ _CHOICES = {
   'readout': READOUTS,
 }
 _COUNTS = ('num_classes', 'width', 'depth', 'heads', 'patch', 'mlp_ratio')
-_CLASSES = {'mlp': MLP, 'cnn': SimpleCNN, 'vit': ViT}
+_CLASSES = {'vit': ViT}
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -94,14 +94,15 @@ def build(name: str, **options: Any) -> nn.Module:
   options = {
     key: tuple(v) if isinstance(v, list) else v for key, v in options.items()
   }
-  cls = _CLASSES.get(name, ResNet)
+  maker = MODELS[name]
+  cls = _CLASSES.get(name) or getattr(maker, 'func', maker)
   known = {f.name for f in dataclasses.fields(cls)}
   known -= {'parent', 'name', 'stages'}
   known |= {'size'} if name == 'vit' else set()
   for key, value in options.items():
     errors.choose('model option', key, known)
     _check(key, value)
-  module = MODELS[name](**options)
+  module = maker(**options)
   if name == 'vit':
     errors.require(
       'model.heads',

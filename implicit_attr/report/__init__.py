@@ -1,12 +1,38 @@
-"""What happened in a run, for someone who was not there?
+"""What happened in a run, or in a sweep, for someone who was not there?
 
-`write(workdir)` reads the files of a run directory, and nothing else, and
-leaves `figures/*.png` and one self-contained `report.html` in it.
+`write(workdir)` reads the files of a run directory, or of a folder of them,
+and nothing else, and leaves `figures/*.png` and one self-contained
+`report.html` in it.
 """
 
-from implicit_attr.report.maps import draw_alone as draw_maps
-from implicit_attr.report.page import write
-from implicit_attr.report.read import Evaluation, Run, load
-from implicit_attr.report.tables import as_text
+import pathlib
 
-__all__ = ['Evaluation', 'Run', 'as_text', 'draw_maps', 'load', 'write']
+from implicit_attr.report import page
+from implicit_attr.report.maps import draw_alone as draw_maps
+from implicit_attr.report.read import Evaluation, Run, load
+from implicit_attr.report.sweep import write_sweep
+from implicit_attr.report.tables import as_text
+from implicit_attr.report.tree import holds_runs
+
+__all__ = [
+  'Evaluation',
+  'Run',
+  'as_text',
+  'draw_maps',
+  'load',
+  'write',
+  'write_sweep',
+]
+
+
+def write(workdir: str | pathlib.Path) -> pathlib.Path:
+  """Writes the page of a run, or of a sweep for a folder that holds runs.
+
+  Returns:
+    The path of report.html.
+
+  Raises:
+    InputError: `workdir` is not a folder, or cannot be written.
+  """
+  path = pathlib.Path(workdir)
+  return write_sweep(path) if holds_runs(path) else page.write(path)

@@ -1,8 +1,6 @@
 """How does a run directory become one page that needs nothing else?"""
 
-import base64
 import dataclasses
-import importlib.resources
 import pathlib
 from typing import Any
 
@@ -15,6 +13,7 @@ from implicit_attr.report import (
   spectrum,
   summary,
   tables,
+  template,
 )
 from implicit_attr.report.read import Evaluation, Run, load
 
@@ -33,21 +32,9 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     InputError: `workdir` is not a folder, or cannot be written.
   """
   run = load(workdir)
-  folder = run.path / 'figures'
-  try:
-    folder.mkdir(exist_ok=True)
-  except OSError as e:
-    raise canvas.unwritable(folder, e) from e
+  folder = template.figures(run.path)
   with canvas.drawing():
-    text = _render(run, folder)
-  path = run.path / 'report.html'
-  draft = path.with_name('.report.html')
-  try:
-    draft.write_text(text, encoding='utf-8')
-    draft.replace(path)
-  except OSError as e:
-    raise canvas.unwritable(run.path, e) from e
-  return path
+    return template.write(run.path, 'page.html.j2', **_values(run, folder))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,50 +48,34 @@ class _Block:
   table: tables.Table
 
 
-def _render(run: Run, folder: pathlib.Path) -> str:
-  import jinja2
-  import markupsafe
-
+def _values(run: Run, folder: pathlib.Path) -> dict[str, Any]:
+  """What the template asks for; figures are drawn on the way."""
   shown = run.evaluations.get('last') or next(
     iter(run.evaluations.values()), None
   )
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters['embed'] = _embed
-  environment.filters['maths'] = lambda text: markupsafe.escape(text).replace(
-    'λ_max', markupsafe.Markup('λ<sub>max</sub>')
-  )
-  template = importlib.resources.files(__package__) / 'page.html.j2'
-  return (
-    environment.from_string(template.read_text(encoding='utf-8')).render(
-      title=summary.title(run),
-      name=run.path.resolve().name,
-      story=summary.story(run),
-      banners=summary.banners(run),
-      tiles=summary.tiles(run),
-      curves=curves.draw(run, folder),
-      spectrum=spectrum.draw(run, folder),
-      relation=relation.draw(run, folder),
-      rules=tables.rules(run.evaluations),
-      settings=shown.settings if shown else {},
-      blocks=[_block(evaluation) for evaluation in run.evaluations.values()],
-      points=robustness.draw_points(run.evaluations, folder),
-      strength=robustness.draw_strength(shown, folder),
-      maps=maps.draw(shown, folder),
-      events=[
-        (f'{event["step"]:.0f}', event['event'], str(event.get('message', '')))
-        for event in run.events
-      ],
-      config=_sections(run.config),
-      overrides=run.about.get('overrides') or {},
-      about=_about(run),
-      problems=run.problems,
-    )
-    + '\n'
+  return dict(
+    title=summary.title(run),
+    name=run.path.resolve().name,
+    story=summary.story(run),
+    banners=summary.banners(run),
+    tiles=summary.tiles(run),
+    curves=curves.draw(run, folder),
+    spectrum=spectrum.draw(run, folder),
+    relation=relation.draw(run, folder),
+    rules=tables.rules(run.evaluations),
+    settings=shown.settings if shown else {},
+    blocks=[_block(evaluation) for evaluation in run.evaluations.values()],
+    points=robustness.draw_points(run.evaluations, folder),
+    strength=robustness.draw_strength(shown, folder),
+    maps=maps.draw(shown, folder),
+    events=[
+      (f'{event["step"]:.0f}', event['event'], str(event.get('message', '')))
+      for event in run.events
+    ],
+    config=_sections(run.config),
+    overrides=run.about.get('overrides') or {},
+    about=_about(run),
+    problems=run.problems,
   )
 
 
@@ -126,12 +97,6 @@ def _block(evaluation: Evaluation) -> _Block:
     ),
     table=tables.robustness(evaluation),
   )
-
-
-def _embed(path: pathlib.Path) -> str:
-  """A PNG as a data: address."""
-  code = base64.b64encode(path.read_bytes()).decode('ascii')
-  return f'data:image/png;base64,{code}'
 
 
 def _sections(

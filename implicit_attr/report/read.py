@@ -77,7 +77,7 @@ class Run:
     """
     lines = [line for line in self.lines if key in line]
     return [
-      np.array([_number(line.get(name)) for line in lines], np.float64)
+      np.array([number(line.get(name)) for line in lines], np.float64)
       for name in ('step', key, *more)
     ]
 
@@ -90,8 +90,12 @@ class Run:
     return float(steps[finite[-1]]), float(values[finite[-1]])
 
 
-def load(workdir: str | pathlib.Path) -> Run:
+def load(workdir: str | pathlib.Path, *, arrays: bool = True) -> Run:
   """Reads a run directory, finished or not.
+
+  Args:
+    arrays: False leaves the numbers of single examples on disk, which are
+      nearly all of the bytes.
 
   Raises:
     InputError: `workdir` is not a folder.
@@ -104,6 +108,7 @@ def load(workdir: str | pathlib.Path) -> Run:
   whole = _json(path, 'config.json', problems)
   config = _dict(whole.pop('config', None))
   lines = _metrics(path, problems)
+  of_file = lambda name: _arrays(path, name, problems) if arrays else {}
   evaluations = {}
   for name in dict.fromkeys([*CHECKPOINTS, *_stems(path / 'evaluation')]):
     found = _json(path, f'evaluation/{name}.json', problems)
@@ -114,12 +119,12 @@ def load(workdir: str | pathlib.Path) -> Run:
         clean=_dict(found.get('clean')),
         settings=_dict(found.get('settings')),
         rows=[row for row in found.get('rows') or [] if isinstance(row, dict)],
-        examples=_arrays(path, f'evaluation/{name}.npz', problems),
+        examples=of_file(f'evaluation/{name}.npz'),
       )
   spectra = {
     name: Spectrum(
       _json(path, f'spectrum/{name}.json', problems),
-      _arrays(path, f'spectrum/{name}.npz', problems),
+      of_file(f'spectrum/{name}.npz'),
     )
     for name in _stems(path / 'spectrum')
   }
@@ -142,7 +147,8 @@ def _stems(folder: pathlib.Path) -> list[str]:
   return sorted(found, key=lambda name: name not in CHECKPOINTS)
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+  """As a float; NaN for what is no number."""
   fits = isinstance(value, int | float) and not isinstance(value, bool)
   return float(value) if fits else float('nan')
 
@@ -183,7 +189,7 @@ def _metrics(
       line = json.loads(raw)
     except ValueError:
       break
-    if isinstance(line, dict) and np.isfinite(_number(line.get('step'))):
+    if isinstance(line, dict) and np.isfinite(number(line.get('step'))):
       lines.append(line)
   if not lines:
     problems[name] = 'holds no whole line'

@@ -27,7 +27,7 @@ _PROPER = {
 
 def title(run: Run) -> str:
   """'cnn on digits', as far as the config says."""
-  model = _proper(run.setting('model.name', 'Network'))
+  model = proper(run.setting('model.name', 'Network'))
   return f'{model} on {run.setting("data.name", "unknown data")}'
 
 
@@ -36,7 +36,7 @@ def story(run: Run) -> list[str]:
   if not run.config:
     return ['What was trained is not known: config.json is missing.']
   get = run.setting
-  model = _proper(get('model.name', 'network'))
+  model = proper(get('model.name', 'network'))
   first = f'{"An" if model[0] in "aeiouM" else "A"} {model}'
   if get('model.activation'):
     first += f' with {get("model.activation")} activations'
@@ -54,7 +54,7 @@ def story(run: Run) -> list[str]:
       f' plus {get("objective.weight")} times '
       f'{tables.plain(str(get("objective.name", "a penalty")))}'
     )
-  how += f' by {_proper(get("optim.name", "descent"))}'
+  how += f' by {proper(get("optim.name", "descent"))}'
   for key, name in (
     ('lr', 'learning rate'),
     ('momentum', 'momentum'),
@@ -224,5 +224,6 @@ def _name(value: Any) -> str:
   return str(value)
 
 
-def _proper(name: Any) -> str:
+def proper(name: Any) -> str:
+  """'cnn' -> 'CNN', as far as it is known."""
   return _PROPER.get(name, tables.plain(str(name)))

@@ -15,11 +15,12 @@ from implicit_attr.theory.certificates import (
 )
 from implicit_attr.theory.check import Check, CheckResult, judge
 from implicit_attr.theory.mlp_certificate import mlp_radius
-from implicit_attr.theory.network import run_on
+from implicit_attr.theory.network import LARGEST, run_on
 from implicit_attr.theory.table import CHECKS, run
 
 __all__ = [
   'CHECKS',
+  'LARGEST',
   'Check',
   'CheckResult',
   'Smoothed',

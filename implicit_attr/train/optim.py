@@ -4,10 +4,12 @@ Directions are free of the learning rate; the rate is a traced argument of the
 step, so a sweep over rates or schedules compiles once.
 """
 
+import jax
 import numpy as np
 import optax
 
 from implicit_attr import errors
+from implicit_attr.types import Array
 
 OPTIMIZERS = ('sgd', 'adamw')
 SCHEDULES = ('constant', 'cosine', 'step')
@@ -16,38 +18,47 @@ SCHEDULES = ('constant', 'cosine', 'step')
 def optimizer(
   name: str = 'sgd',
   *,
-  momentum: float = 0.0,
+  momentum: float | Array = 0.0,
   nesterov: bool = False,
-  weight_decay: float = 0.0,
+  weight_decay: float | Array = 0.0,
 ) -> optax.GradientTransformation:
   """The update direction d of θ ← θ - η d.
 
   sgd: v ← β v + (g + λ θ), d = v, or g + λ θ + β v with Nesterov: decay joins
   the gradient, as in PyTorch. adamw: β1 = 0.9, β2 = 0.999, decay beside the
-  preconditioned direction (Loshchilov & Hutter, arXiv 1711.05101).
+  preconditioned direction (Loshchilov & Hutter, arXiv 1711.05101). Momentum
+  and decay may be traced, and are then taken as they are: above 0.
 
   Raises:
     InputError: unknown name, momentum outside [0, 1), negative decay.
   """
   errors.choose('optim.name', name, OPTIMIZERS)
-  errors.number('optim.momentum', momentum, 0, 0.9999)
-  errors.number('optim.weight_decay', weight_decay, 0)
+  decays = _traced(weight_decay) or weight_decay != 0
+  rolls = _traced(momentum) or momentum != 0
+  if not _traced(momentum):
+    errors.number('optim.momentum', momentum, 0, 0.9999)
+  if not _traced(weight_decay):
+    errors.number('optim.weight_decay', weight_decay, 0)
   errors.require(
-    'optim.nesterov', nesterov, not nesterov or momentum > 0,
+    'optim.nesterov', nesterov, not nesterov or rolls,
     'False unless optim.momentum > 0',
   )  # fmt: skip
   if name == 'adamw':
     errors.require(
-      'optim.momentum', momentum, momentum == 0, '0 for adamw (β1 is 0.9)'
+      'optim.momentum', momentum, not rolls, '0 for adamw (β1 is 0.9)'
     )
     parts = [optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)]
   else:
     parts = [optax.identity()]  # chain takes no empty list
-    if weight_decay:
+    if decays:
       parts.append(optax.add_decayed_weights(weight_decay))
-    if momentum:
+    if rolls:
       parts.append(optax.trace(momentum, nesterov))
   return optax.chain(*parts)
+
+
+def _traced(value: float | Array) -> bool:
+  return isinstance(value, jax.core.Tracer)
 
 
 def learning_rates(

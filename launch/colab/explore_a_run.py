@@ -5,7 +5,8 @@
 # notebook reads them with `report.load`, which never fails on a file that is
 # missing or cut short, and looks at numbers that the report does not show.
 #
-# Point `WORKDIR` at a run of yours. Without one, a small run is made here.
+# Point `WORKDIR` at a run of yours. If there is none, the run of the quickstart
+# is made.
 
 # %%
 import pathlib
@@ -15,18 +16,27 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from configs import digits_mlp
-from implicit_attr import evaluation, experiment, loop, programs, report
+from implicit_attr import (
+  evaluation,
+  experiment,
+  loop,
+  programs,
+  records,
+  report,
+)
 
 SMALL = False
-WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05')
+WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
 
 # %%
 if not (WORKDIR / 'evaluation').is_dir():
   config = digits_mlp.get_config('smoke' if SMALL else None)
+  config.evaluation.eps = 0.1
   programs.set_effort(config.compile)
   built = experiment.build(config.to_dict())
   loop.train(built, WORKDIR)
   evaluation.evaluate(built, WORKDIR)
+  records.write_status(WORKDIR, 'finished', built.total)
   report.write(WORKDIR)
 
 # %% [markdown]
@@ -50,7 +60,7 @@ print('logged:', *sorted({name for line in run.lines for name in line}))
 
 # %%
 KEYS = ('param/lambda_max', 'param/trace')
-figure, axes = plt.subplots(1, len(KEYS), figsize=(9, 3))
+figure, axes = plt.subplots(1, len(KEYS), figsize=(9, 3), layout='constrained')
 for axis, key in zip(axes, KEYS, strict=True):
   steps, values = run.series(key)
   axis.plot(steps, values, 'o-')
@@ -81,7 +91,7 @@ plt.show()
 last = sorted((WORKDIR / 'probes').glob('*.npz'))[-1]
 with np.load(last) as probe:
   print(last.name, {name: probe[name].shape for name in probe.files})
-  plt.loglog(probe['input/grad_norm'], probe['input/lambda_max'], '.')
+  plt.plot(probe['input/grad_norm'], probe['input/lambda_max'], '.')
 plt.xlabel('length of the gradient of the logit, per pixel')
 plt.ylabel('norm of its Hessian, per pixel²')
 plt.show()

@@ -3,8 +3,8 @@
 #
 # A small network learns 8×8 digits by plain SGD. Meanwhile the curvature of
 # its loss is measured, in the parameters and in the pixels. Then an adversary
-# moves every pixel by at most 0.03, so that the label stays and the explanation
-# does not.
+# moves every pixel by at most a tenth of its range, so that the label stays and
+# the explanation does not.
 #
 # `SMALL = True` makes it seconds instead of minutes; its numbers mean nothing.
 
@@ -14,7 +14,14 @@ import pathlib
 from PIL import Image
 
 from configs import digits_mlp
-from implicit_attr import evaluation, experiment, loop, programs, report
+from implicit_attr import (
+  evaluation,
+  experiment,
+  loop,
+  programs,
+  records,
+  report,
+)
 
 SMALL = False
 LR = 0.05
@@ -27,7 +34,9 @@ LR = 0.05
 # %%
 config = digits_mlp.get_config('smoke' if SMALL else None)
 config.optim.lr = LR
-workdir = pathlib.Path('runs', f'quickstart_lr={LR}')
+config.evaluation.eps = 0.1
+name = f'quickstart_lr={LR}' + '_small' * SMALL
+workdir = pathlib.Path('runs', name)
 print(config)
 
 # %% [markdown]
@@ -39,6 +48,7 @@ programs.set_effort(config.compile)
 built = experiment.build(config.to_dict())
 loop.train(built, workdir)
 evaluation.evaluate(built, workdir)
+records.write_status(workdir, 'finished', built.total)
 print(report.write(workdir), 'is the whole report, one page to open or send')
 
 # %% [markdown]

@@ -36,7 +36,8 @@ for rate in RATES:
   config.track.every = 'never'
   config.track.cheap_every = '2 steps' if SMALL else '1%'
   programs.set_effort(config.compile)
-  folders[rate] = pathlib.Path('runs', f'edge_lr={rate}_momentum={MOMENTUM}')
+  name = f'edge_lr={rate}_momentum={MOMENTUM}' + '_small' * SMALL
+  folders[rate] = pathlib.Path('runs', name)
   loop.train(experiment.build(config.to_dict()), folders[rate])
 
 # %% [markdown]
@@ -65,6 +66,7 @@ plt.show()
 # ## Your turn
 #
 # Set `MOMENTUM = 0.9` at the top: the edge moves to 3.8/η. Does λ_max follow
-# it? Or add `config.loss.name = 'cross_entropy'` to the loop: late in training
-# λ_max may leave the edge again, downwards. Why could that be? (As the network
-# gets sure, the softmax gets flat, and the loss with it.)
+# it? Or add `config.loss.name = 'cross_entropy'` to the loop, and a word to
+# `name`: late in training λ_max may leave the edge again, downwards. Why could
+# that be? (As the network gets sure, the softmax gets flat, and the loss with
+# it.)

@@ -1,0 +1,43 @@
+"""Does the theory hold, on random networks and on the network of a run?"""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_attr import errors, evaluation, experiment, records, theory
+from implicit_attr.train import frozen
+
+EXAMPLES = 8
+
+
+def check(workdir: pathlib.Path | None) -> str:
+  """The table of all checks and, where `workdir` is a run, a second one.
+
+  Writes theory.json, and theory_network.json for the run's last state, over
+  its first few examples for testing. A network on images of more than 1024
+  pixel values has no second table, and the text says so.
+
+  Raises:
+    InputError: a folder that cannot be written, a checkpoint that is damaged.
+  """
+  text = theory.run(workdir)
+  if workdir is None or not (workdir / 'config.json').exists():
+    return text
+  return f'{text}\n\nThe network of {workdir.name}:\n{_of_run(workdir)}'
+
+
+def _of_run(workdir: pathlib.Path) -> str:
+  built = experiment.build(records.continued(workdir, None))
+  state = evaluation.find(built, workdir, 'last')
+  errors.require(
+    '--workdir', str(workdir), state is not None, 'a run with a checkpoint'
+  )
+  batch = built.test_batch(EXAMPLES)
+  x, y = jnp.asarray(batch['image']), jnp.asarray(batch['label'])
+  if np.prod(x.shape[1:]) > theory.LARGEST:
+    return f'not checked: images of more than {theory.LARGEST} pixel values'
+  return theory.run_on(
+    frozen(built.module, state.model_state), state.params, x, y,
+    scale=float(1 / np.min(built.module.std)), workdir=workdir,
+  )  # fmt: skip

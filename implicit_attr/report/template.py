@@ -1,0 +1,60 @@
+"""How does a template become a page that needs no other file?"""
+
+import base64
+import pathlib
+from typing import Any
+
+from implicit_attr.report import canvas
+
+
+def figures(folder: pathlib.Path) -> pathlib.Path:
+  """The folder figures/ of a run or a sweep, made if it is not there.
+
+  Raises:
+    InputError: it cannot be made.
+  """
+  path = folder / 'figures'
+  try:
+    path.mkdir(exist_ok=True)
+  except OSError as e:
+    raise canvas.unwritable(path, e) from e
+  return path
+
+
+def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
+  """Writes folder/report.html from the template `name`; never half of it.
+
+  Every value is escaped; a value that the template asks for has to be there.
+
+  Raises:
+    InputError: the folder cannot be written.
+  """
+  import jinja2
+  import markupsafe
+
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('implicit_attr', 'report'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['embed'] = _embed
+  environment.filters['maths'] = lambda text: markupsafe.escape(text).replace(
+    'λ_max', markupsafe.Markup('λ<sub>max</sub>')
+  )
+  text = environment.get_template(name).render(**values) + '\n'
+  path = folder / 'report.html'
+  draft = path.with_name('.report.html')
+  try:
+    draft.write_text(text, encoding='utf-8')
+    draft.replace(path)
+  except OSError as e:
+    raise canvas.unwritable(folder, e) from e
+  return path
+
+
+def _embed(path: pathlib.Path) -> str:
+  """A PNG as a data: address."""
+  code = base64.b64encode(path.read_bytes()).decode('ascii')
+  return f'data:image/png;base64,{code}'

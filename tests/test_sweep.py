@@ -1,0 +1,356 @@
+"""Does every arm of a sweep run once, whoever is killed, and end in a table?"""
+
+import csv
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import ml_collections
+import pytest
+
+from configs.sweeps import lr_batch
+from implicit_attr import errors, loop, records, sweep, sweep_table
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def arm(name: str, **overrides):
+  base = ml_collections.ConfigDict({'optim': {'lr': 0.1}, 'seed': 0})
+  return {'name': name, 'base': base, 'overrides': overrides}
+
+
+def some(*names: str) -> list[sweep.Arm]:
+  given = [arm(name, seed=i) for i, name in enumerate(names)]
+  return sweep.arms(ml_collections.ConfigDict({'arms': given}))
+
+
+class Stub:
+  """Stands for a run: claims the folder, writes a metric, ends as told."""
+
+  def __init__(self, **endings):
+    self.endings, self.ran = endings, []
+
+  def __call__(self, config, workdir):
+    self.ran.append(workdir.name)
+    records.claim(workdir, config)
+    metrics = records.Metrics(workdir, 0)
+    metrics.write(0, {'eval/accuracy': 0.1, 'train/loss': float('nan')})
+    metrics.write(5, {'eval/accuracy': 0.5 + config['seed']})
+    metrics.close()
+    ending = self.endings.get(workdir.name)
+    if isinstance(ending, loop.Diverged):
+      records.write_status(workdir, 'diverged', 5, str(ending))
+    if ending:
+      raise ending
+    records.write_status(workdir, 'finished', 5)
+
+
+def table(root: pathlib.Path) -> list[dict]:
+  with (root / 'summary.csv').open() as file:
+    return list(csv.DictReader(file))
+
+
+def test_an_override_changes_one_value_of_the_base():
+  a, b = sweep.arms(
+    ml_collections.ConfigDict({'arms': [arm('a', **{'optim.lr': 1}), arm('b')]})
+  )
+  assert a == sweep.Arm('a', {'optim': {'lr': 1.0}, 'seed': 0})
+  assert b == sweep.Arm('b', {'optim': {'lr': 0.1}, 'seed': 0})
+
+
+@pytest.mark.parametrize(
+  'arms, said',
+  [
+    ([], 'with arms'),
+    ([arm('a'), arm('a')], 'only one arm'),
+    ([arm('../a')], 'path of letters'),
+    ([arm('/a')], 'path of letters'),
+    ([arm('a b')], 'path of letters'),
+    ([arm('a', **{'optim.rate': 1})], 'rate'),
+    ([arm('a', **{'optim.lr': 'fast'})], 'fast'),
+  ],
+)
+def test_a_bad_arm_is_refused_in_one_line(arms, said):
+  with pytest.raises(errors.InputError, match=said) as e:
+    sweep.arms(ml_collections.ConfigDict({'arms': arms}))
+  assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('arg, count', [(None, 288), ('mlp', 72), ('small', 8)])
+def test_names_of_arms_are_stable_and_say_the_config(arg, count):
+  arms = sweep.arms(lr_batch.get_config(arg))
+  assert len(arms) == count
+  assert arms == sweep.arms(lr_batch.get_config(arg))
+  for one in arms:
+    assert f'lr={one.config["optim"]["lr"]},' in one.name
+    assert f'batch={one.config["data"]["batch_size"]}/' in one.name
+    assert one.name.startswith(
+      f'{one.config["model"]["name"]}-{one.config["loss"]["name"]}/'
+    )
+    assert one.name.endswith(f'seed_{one.config["seed"]}')
+
+
+def test_shards_are_disjoint_and_together_everything():
+  arms = some(*'abcdefg')
+  parts = [sweep.share(arms, f'{i}/3') for i in range(3)]
+  assert sorted(a.name for part in parts for a in part) == list('abcdefg')
+  for bad in ('3/3', '1', 'a/b', '-1/2', '0/0'):
+    with pytest.raises(errors.InputError, match='--shard'):
+      sweep.share(arms, bad)
+
+
+def test_arms_run_in_order_and_what_is_done_is_not_run_again(tmp_path, caplog):
+  caplog.set_level('INFO', 'implicit_attr')
+  stub, arms = Stub(), some('c', 'a', 'b')
+  assert sweep.run(arms[:2], tmp_path, stub) == 0
+  assert sweep.run(arms, tmp_path, stub) == 0
+  assert stub.ran == ['c', 'a', 'b']
+  said = [r.getMessage() for r in caplog.records]
+  assert '3 arms, 2 of them done' in said
+  assert any('arm 3/3 (100%)' in line and 'ETA' in line for line in said)
+
+
+def test_divergence_is_an_answer_and_failure_is_tried_again(tmp_path):
+  stub = Stub(
+    a=loop.Diverged(5, 'the loss'),
+    b=errors.InputError('optim.lr=0 must be > 0'),
+    c=jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory\nmore'),
+  )
+  arms = some('a', 'b', 'c', 'd')
+  assert sweep.run(arms, tmp_path, stub) == 2
+  assert stub.ran == ['a', 'b', 'c', 'd']
+  found = {row['run']: row['status'] for row in table(tmp_path)}
+  assert found == {
+    'a': 'diverged',
+    'b': 'failed',
+    'c': 'failed',
+    'd': 'finished',
+  }
+  rows = json.loads((tmp_path / 'summary.json').read_text())
+  assert rows[2]['message'] == 'RESOURCE_EXHAUSTED: no memory'
+  stub.endings.clear()
+  assert sweep.run(arms, tmp_path, stub) == 0
+  assert stub.ran[4:] == ['b', 'c']
+
+
+def test_a_stop_ends_the_sweep_and_leaves_the_arm_to_the_next_start(tmp_path):
+  stub, arms = Stub(a=loop.Interrupted(3)), some('a', 'b')
+  with pytest.raises(loop.Interrupted):
+    sweep.run(arms, tmp_path, stub)
+  stub.endings.clear()
+  sweep.run(arms, tmp_path, stub)
+  assert stub.ran == ['a', 'a', 'b']
+
+
+def test_a_done_arm_of_another_config_is_reported_and_left_alone(tmp_path):
+  stub = Stub()
+  sweep.run(some('a'), tmp_path, stub)
+  before = (tmp_path / 'a' / 'status.json').read_bytes()
+  changed = some('z', 'a')[1:]  # the same name with another seed
+  assert sweep.run(changed, tmp_path, stub) == 2
+  assert stub.ran == ['a']
+  assert (tmp_path / 'a' / 'status.json').read_bytes() == before
+
+
+class StubGrid(Stub):
+  """Stands for a grid: runs what it is given, a name alone for one arm."""
+
+  def __call__(self, configs, workdirs):
+    self.together = [*getattr(self, 'together', []), [w.name for w in workdirs]]
+    for config, workdir in zip(configs, workdirs, strict=True):
+      super().__call__(config, workdir)
+
+
+def alike(**lrs: float) -> list[sweep.Arm]:
+  base = {
+    'optim': {'lr': 0.1, 'momentum': 0.0}, 'seed': 0, 'parallel': 'jit',
+    'track': {'budget': 0.0}, 'objective': {}, 'loss': {}, 'model': {},
+  }  # fmt: skip
+  return [
+    sweep.Arm(name, base | {'optim': base['optim'] | {'lr': lr}})
+    for name, lr in lrs.items()
+  ]
+
+
+def test_arms_that_can_share_a_program_go_to_the_grid_together(tmp_path):
+  arms = alike(a=0.1, b=0.2, c=0.3)
+  other = arms[0].config | {'data': {'batch_size': 8}}
+  arms.insert(1, sweep.Arm('alone', other))
+  stub, stub_grid = Stub(), StubGrid()
+  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=2) == 0
+  assert stub_grid.together == [['a', 'b']]
+  assert stub.ran == ['c', 'alone']
+  assert [row['status'] for row in table(tmp_path)] == ['finished'] * 4
+  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=4) == 0
+  assert len(stub_grid.ran) == 2 and len(stub.ran) == 2
+
+
+def test_what_is_done_or_run_by_others_is_no_lane(tmp_path):
+  arms = alike(a=0.1, b=0.2, c=0.3, d=0.4)
+  sweep.run(arms[:1], tmp_path, Stub())
+  stub_grid = StubGrid()
+  with sweep._lock(tmp_path / 'c') as ours:
+    assert ours
+    assert sweep.run(arms, tmp_path, Stub(), stub_grid, lanes=4) == 0
+  assert stub_grid.together == [['b', 'd']]
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    errors.InputError('optim.lr=0 must be > 0'),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory'),
+  ],
+)
+def test_what_a_grid_could_not_do_is_done_arm_by_arm(tmp_path, error):
+  stub, stub_grid = Stub(c=error), StubGrid(b=error)
+  arms = alike(a=0.1, b=0.2, c=0.3)
+  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=3) == 2
+  assert stub_grid.ran == ['a', 'b'] and stub.ran == ['b', 'c']
+  found = [row['status'] for row in table(tmp_path)]
+  assert found == ['finished', 'finished', 'failed']
+
+
+def test_a_stop_ends_a_grid_and_the_sweep(tmp_path):
+  stub, stub_grid = Stub(), StubGrid(a=loop.Interrupted(3))
+  with pytest.raises(loop.Interrupted):
+    sweep.run(alike(a=0.1, b=0.2), tmp_path, stub, stub_grid, lanes=2)
+  assert stub.ran == []
+
+
+@pytest.mark.parametrize('count', [0, -1, 1.5])
+def test_a_bad_number_of_lanes_is_refused(tmp_path, count):
+  with pytest.raises(errors.InputError, match='--lanes'):
+    sweep.run(some('a'), tmp_path, Stub(), StubGrid(), lanes=count)
+
+
+HOLD = """
+import pathlib, sys, time
+from implicit_attr import sweep
+with sweep._lock(pathlib.Path(sys.argv[1])) as ours:
+  print(ours, flush=True)
+  time.sleep(60)
+"""
+
+
+def test_a_running_arm_is_left_alone_and_taken_over_when_its_owner_dies(
+  tmp_path,
+):
+  stub, arms = Stub(), some('a', 'b')
+  with subprocess.Popen(
+    [sys.executable, '-c', HOLD, tmp_path / 'a'],
+    cwd=ROOT, stdout=subprocess.PIPE, text=True,
+  ) as owner:  # fmt: skip
+    assert owner.stdout.readline() == 'True\n'
+    assert sweep.run(arms, tmp_path, stub) == 0
+    assert stub.ran == ['b']
+    owner.send_signal(signal.SIGKILL)
+  assert (tmp_path / 'a' / '.lock').exists()
+  assert sweep.run(arms, tmp_path, stub) == 0
+  assert stub.ran == ['b', 'a']
+
+
+SHARE = """
+import json, pathlib, sys, time
+from tests import test_sweep
+from implicit_attr import records, sweep
+root = pathlib.Path(sys.argv[1])
+def run_arm(config, workdir):
+  records.claim(workdir, config)
+  with (workdir / 'ran').open('a') as file:
+    file.write(sys.argv[2])
+  time.sleep(0.02)
+  records.write_status(workdir, 'finished', 1)
+while not (root / 'go').exists():
+  time.sleep(0.001)
+sweep.run(test_sweep.some(*map(str, range(40))), root, run_arm)
+"""
+
+
+def test_two_launchers_share_the_work_and_no_arm_runs_twice(tmp_path):
+  children = [
+    subprocess.Popen([sys.executable, '-c', SHARE, tmp_path, who], cwd=ROOT)
+    for who in 'ab'
+  ]
+  time.sleep(3)  # both have done their imports, or nearly
+  (tmp_path / 'go').touch()
+  assert [child.wait() for child in children] == [0, 0]
+  ran = [(tmp_path / str(i) / 'ran').read_text() for i in range(40)]
+  assert set(ran) <= {'a', 'b'}  # each arm once
+  assert len(table(tmp_path)) == 40
+
+
+def test_the_table_has_what_differs_and_the_last_finite_numbers(tmp_path):
+  sweep.run(some('x/a', 'x/b'), tmp_path, Stub())
+  first, second = table(tmp_path)
+  assert first == {
+    'run': 'x/a', 'status': 'finished', 'step': '5', 'seed': '0',
+    'eval/accuracy': '0.5',
+  }  # fmt: skip
+  assert second['eval/accuracy'] == '1.5'
+  value = {
+    'clean': {'accuracy': 0.75},
+    'rows': [{
+      'attribution': 'gradient', 'attack': 'topk',
+      'metrics': {'kendall': {'mean': 0.25}},
+    }],
+  }  # fmt: skip
+  records.write_json(tmp_path / 'x/a/evaluation/last.json', value)
+  first, second = sweep_table.write_summary(tmp_path)
+  assert first['evaluation'] == {
+    'last/accuracy': 0.75, 'last/gradient/topk/kendall': 0.25,
+  }  # fmt: skip
+  assert second['evaluation'] == {}
+
+
+def test_the_table_reads_again_only_what_changed(tmp_path, monkeypatch):
+  sweep.run(some('a', 'b', 'c'), tmp_path, Stub())
+  read, seen = sweep_table._read, []
+  monkeypatch.setattr(
+    sweep_table, '_read', lambda path: (seen.append(path.name), read(path))[1]
+  )
+  sweep_table.write_summary(tmp_path)
+  assert seen == []
+  with (tmp_path / 'b' / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 6, "train/loss": 3.0}\n')
+  rows = sweep_table.write_summary(tmp_path)
+  assert seen == ['b'] and rows[1]['metrics']['train/loss'] == 3.0
+  (tmp_path / 'summary.json').write_text('{cut')
+  assert sweep_table.write_summary(tmp_path) == rows
+
+
+SWEEP = """
+import ml_collections
+from configs import digits_mlp
+def get_config(arg=None):
+  base = digits_mlp.get_config('smoke')
+  base.model.widths = (8,)
+  base.train.duration = '4 steps'
+  base.track.every = 'never'
+  base.evaluation.update({'attributions': ('gradient',), 'steps': 1})
+  return ml_collections.ConfigDict({'arms': [
+    {'name': f'lr={lr}', 'base': base, 'overrides': {
+      'optim.lr': lr, 'loss.name': 'squared_error'}}
+    for lr in (1e20, 0.1)
+  ]})
+"""
+
+
+def test_the_program_runs_a_sweep_to_its_table(tmp_path):
+  (tmp_path / 'tiny.py').write_text(SWEEP)
+  command = [
+    sys.executable, '-m', 'implicit_attr.main', '--mode', 'sweep',
+    '--config', tmp_path / 'tiny.py', '--workdir', tmp_path / 'runs',
+    '--compilation_cache', '', '--shard', '0/1',
+  ]  # fmt: skip
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'arm 2/2 (100%)' in done.stderr
+  finished, diverged = table(tmp_path / 'runs')
+  assert diverged['run'] == 'lr=1e+20' and diverged['status'] == 'diverged'
+  assert finished['run'] == 'lr=0.1' and finished['status'] == 'finished'
+  assert 0 <= float(finished['last/accuracy']) <= 1
