@@ -9,6 +9,7 @@ equal.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -131,7 +132,12 @@ class Mesh:
 
 def _laid_out(tree: Tree, layout: jax.NamedSharding) -> Tree:
   """Global arrays in another layout: only a program can move those."""
-  return jax.jit(lambda tree: tree, out_shardings=layout)(tree)
+  return _mover(layout)(tree)
+
+
+@functools.cache
+def _mover(layout: jax.NamedSharding) -> Callable[[Tree], Tree]:
+  return jax.jit(lambda tree: tree, out_shardings=layout)
 
 
 def initialize(

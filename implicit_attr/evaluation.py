@@ -36,6 +36,10 @@ def check(config: dict[str, Any]) -> None:
     )  # fmt: skip
   for name in settings['checkpoints']:
     errors.choose('evaluation.checkpoints', name, CHECKPOINTS)
+  names = settings['checkpoints']
+  errors.require(
+    'evaluation.checkpoints', names, 'last' in names, "a list with 'last'"
+  )
   errors.number('evaluation.curvature', settings['curvature'], 0, integer=True)
   errors.number('evaluation.examples', settings['examples'], 1, integer=True)
 
@@ -121,8 +125,11 @@ def write(
     'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
     'settings': experiment.config['evaluation'],
   }  # fmt: skip
-  records.write_json(workdir / 'evaluation' / f'{name}.json', value)
-  records.write_arrays(workdir / 'evaluation' / f'{name}.npz', arrays)
+  # The JSON says that there is an evaluation: it goes first and comes last.
+  path = workdir / 'evaluation' / f'{name}.json'
+  records.remove(path)
+  records.write_arrays(path.with_suffix('.npz'), arrays)
+  records.write_json(path, value)
   if examples := experiment.config['evaluation']['curvature']:
     numbers, arrays = spectrum(experiment, state, examples)
     path = workdir / 'spectrum' / f'{name}.json'

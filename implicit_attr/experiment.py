@@ -127,6 +127,10 @@ def build(config: dict[str, Any]) -> Experiment:
   ):  # fmt: skip
     errors.number(f'track.{field}', config['track'][field], least, integer=True)
   errors.number('track.budget', config['track']['budget'], 0)
+  for field in ('tol', 'input_tol'):
+    errors.number(f'track.{field}', config['track'][field], 0, open_low=True)
+  keep = config['checkpoint']['keep']
+  errors.number('checkpoint.keep', keep, 1, integer=True)
   errors.require(
     'track.examples', config['track']['examples'],
     config['track']['examples'] <= len(train_set),

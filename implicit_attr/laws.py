@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors, evaluation, experiment, records, theory
-from implicit_attr.train import frozen
+from implicit_attr.train import State, frozen
 
 EXAMPLES = 8
 
@@ -19,20 +19,23 @@ def check(workdir: pathlib.Path | None) -> str:
   pixel values has no second table, and the text says so.
 
   Raises:
-    InputError: a folder that cannot be written, a checkpoint that is damaged.
+    InputError: `workdir` is no run with a checkpoint, or cannot be written.
   """
-  text = theory.run(workdir)
-  if workdir is None or not (workdir / 'config.json').exists():
-    return text
-  return f'{text}\n\nThe network of {workdir.name}:\n{_of_run(workdir)}'
-
-
-def _of_run(workdir: pathlib.Path) -> str:
+  if workdir is None:
+    return theory.run(None)
   built = experiment.build(records.continued(workdir, None))
   state = evaluation.find(built, workdir, 'last')
   errors.require(
     '--workdir', str(workdir), state is not None, 'a run with a checkpoint'
   )
+  all_of_them = theory.run(workdir)
+  network = _of_network(built, state, workdir)
+  return f'{all_of_them}\n\nThe network of {workdir.name}:\n{network}'
+
+
+def _of_network(
+  built: experiment.Experiment, state: State, workdir: pathlib.Path
+) -> str:
   batch = built.test_batch(EXAMPLES)
   x, y = jnp.asarray(batch['image']), jnp.asarray(batch['label'])
   if np.prod(x.shape[1:]) > theory.LARGEST:

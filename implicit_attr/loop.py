@@ -122,16 +122,21 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> State:
       if stopping or cadence.due(step, every['checkpoint'], total):
         check(step, pending, state)
         content = {'state': state, 'memory': memory}
-        rolling.save(step, content, {'pending': listed(pending)})
+        with progress.aside():
+          rolling.save(step, content, {'pending': listed(pending)})
       if stopping:
         raise Interrupted(step)
 
       record, met = {}, {}
       if cadence.due(step, every['eval'], total):
-        record |= scorer(state)
-        met = milestones(step, record, state)
+        jax.block_until_ready(state.params)  # updates are not put aside
+        with progress.aside():
+          record |= scorer(state)
+          met = milestones(step, record, state)
         record |= met
+      spent = tracker.seconds
       measured, memory = tracker(step, state, memory, milestone=bool(met))
+      progress.leave_out(tracker.seconds - spent)
       record |= measured
 
       covered = pending

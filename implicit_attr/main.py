@@ -6,9 +6,11 @@ Kept short on purpose: everything it calls can be imported and tested, or used
 from a notebook.
 """
 
+import contextlib
 import logging
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +20,8 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from implicit_attr import errors
+
+STOPPED = 143
 
 MODES = ('train', 'evaluate', 'report', 'sweep', 'theory')
 CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
@@ -54,7 +58,7 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import dist, grid, programs, records, report, sweep
+  from implicit_attr import dist, grid, lock, programs, records, report, sweep
 
   mode = _MODE.value
   errors.choose('--mode', mode, MODES)
@@ -81,7 +85,10 @@ def main(_) -> int:
     arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
     run = lambda: sweep.run(arms, workdir, _train, grid.run, lanes=_LANES.value)
     status = _ended(run)
-    print(report.write(workdir))
+    with lock.lock(workdir) as ours:  # another launcher may be at it
+      # Whoever sends a signal will not wait for a page of hundreds of runs.
+      if ours and arms and status != STOPPED:
+        print(report.write(workdir))
     return status
   first = not _DISTRIBUTED.value or jax.process_index() == 0
   if not first:
@@ -91,7 +98,11 @@ def main(_) -> int:
   if mode == 'evaluate':
     config = records.continued(workdir, config)
   run = _train if mode == 'train' else _evaluate
-  status = _ended(lambda: run(config, workdir))
+  with lock.lock(workdir) if first else contextlib.nullcontext(True) as ours:
+    errors.require(
+      '--workdir', str(workdir), ours, 'a folder that no other process is in'
+    )
+    status = _ended(lambda: run(config, workdir))
   if first:
     print(report.write(workdir))
   return status
@@ -114,6 +125,8 @@ def _evaluate(
   evaluation.check(config)
   if train:
     loop.train(built, workdir)
+    if _DISTRIBUTED.value:  # JAX kept it until here, and nobody asks it now
+      signal.signal(signal.SIGTERM, signal.SIG_DFL)
   evaluation.evaluate(built, workdir)
   if train:
     records.write_status(workdir, 'finished', built.total)
@@ -127,7 +140,7 @@ def _ended(run: Callable[[], int | None]) -> int:
     return run() or 0
   except (loop.Diverged, loop.Interrupted) as e:
     print(e, file=sys.stderr)
-    return 3 if isinstance(e, loop.Diverged) else 143
+    return 3 if isinstance(e, loop.Diverged) else STOPPED
 
 
 def _workdir() -> pathlib.Path:
@@ -146,12 +159,15 @@ def _flags(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     flag = flags.FLAGS['config']
     name = config_flags.get_config_filename(flag) if flag.present else ''
-    if name and not os.path.exists(name.partition(':')[0]):
+    if name and not os.path.isfile(name.partition(':')[0]):
       raise errors.InputError(f'--config={name!r} must be a file that exists')
     if not name and _MODE.value in ('train', 'sweep'):
       raise errors.InputError('--config must name a config file')
     return rest
-  except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
+  except (
+    flags.Error, KeyError, AttributeError, OSError, ValueError, SyntaxError,
+    ImportError,
+  ) as e:  # fmt: skip
     _refuse(e)
 
 

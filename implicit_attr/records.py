@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, BinaryIO
@@ -61,7 +62,7 @@ def write_file(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
   """
   if _SILENT.is_set():
     return
-  draft = path.with_name(f'.{path.name}.{os.getpid()}')
+  draft = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft.open('wb') as file:
@@ -74,6 +75,12 @@ def write_file(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
       f'--workdir={str(path.parent)!r} must be a folder that can be written '
       f'({e.strerror or e})'
     ) from e
+
+
+def remove(path: pathlib.Path) -> None:
+  """Removes a record, if it is there."""
+  if not _SILENT.is_set():
+    path.unlink(missing_ok=True)
 
 
 def _encoded(value: Any) -> bytes:
@@ -246,6 +253,7 @@ class Metrics:
     try:
       self._file.write(json.dumps({'step': step, **clean}) + '\n')
       self._file.flush()
+      os.fsync(self._file.fileno())  # a checkpoint may follow
     except OSError as e:
       raise errors.InputError(
         f'{str(self._path)!r} cannot be written ({e.strerror or e})'

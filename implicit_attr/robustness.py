@@ -45,6 +45,12 @@ def check(settings: dict[str, Any], prefix: str = '') -> None:
   for field, allowed in one_of.items():
     for name in settings[field]:
       errors.choose(prefix + field, name, allowed)
+  tokens = set(settings['attributions']) & set(attribution.ATTENTION_METHODS)
+  for name in tokens and settings['attacks']:
+    errors.require(
+      prefix + 'attacks', name, name != 'mass_centre',
+      'one that needs no place in the image, for maps of tokens',
+    )  # fmt: skip
   errors.choose(prefix + 'target', settings['target'], attribution.TARGETS)
   errors.choose(prefix + 'norm', settings['norm'], ('linf', 'l2'))
   errors.number(prefix + 'eps', settings['eps'], 0)
@@ -237,7 +243,9 @@ class Robustness:
     with numerics.exact():
       # Ranks are of the channel-summed absolute map, cosines of the signed.
       ranked = similarity.magnitude(clean), similarity.magnitude(changed)
-      pixels = attribution.token_pixels(clean, x) if clean.ndim == 2 else clean
+      pixels = clean
+      if clean.ndim == 2:  # ranked as it is compared: by its absolute value
+        pixels = attribution.token_pixels(ranked[0], x)
       found = {
         'topk': similarity.topk_intersection(*ranked, k),
         'kendall': similarity.kendall_tau(*ranked),

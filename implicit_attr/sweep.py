@@ -7,17 +7,15 @@ state that could be lost: the same command goes on.
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
-import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from implicit_attr import errors, loop, records
+from implicit_attr import errors, lock, loop, records
 from implicit_attr.lanes import groups
 from implicit_attr.progress import Progress
 from implicit_attr.sweep_table import write_summary
@@ -147,7 +145,7 @@ def run(
 
 def _take(root: pathlib.Path, arm: Arm, locks: contextlib.ExitStack) -> bool:
   """Whether `arm` is ours to run; if so, nobody else's until `locks` close."""
-  if not locks.enter_context(_lock(root / arm.name)):
+  if not locks.enter_context(lock.lock(root / arm.name)):
     LOG.info('%s is being run by someone else', arm.name)
     return False
   return _status(root, arm) not in DONE  # maybe finished since the first look
@@ -199,34 +197,3 @@ def _fail(
 
 def _reason(error: Exception) -> str:
   return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[bool]:
-  """True while this process alone holds `folder`, False if another does.
-
-  A lock of the kernel on the file `.lock`: it goes with the process that
-  holds it, however that ends, so that none is ever stale. The file stays, and
-  says who held it last.
-
-  Raises:
-    InputError: the folder cannot be made.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / '.lock').open('a+')
-  except OSError as e:
-    raise errors.InputError(
-      f'--workdir={str(folder)!r} must be a folder that can be written '
-      f'({e.strerror})'
-    ) from e
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      yield False
-      return
-    file.truncate(0)
-    file.write(f'{os.uname().nodename} {os.getpid()}\n')
-    file.flush()
-    yield True

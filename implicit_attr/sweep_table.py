@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,7 +143,7 @@ def _write_csv(path: pathlib.Path, rows: list[Row]) -> None:
         *(row['evaluation'].get(name) for name in evaluation),
       ]
     )
-  draft = path.with_name(f'.{path.name}.{os.getpid()}')
+  draft = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
   with draft.open('w', newline='') as file:
     csv.writer(file).writerows(lines)
   os.replace(draft, path)

@@ -21,7 +21,7 @@ case ${1:-} in
   run)
     shift
     do_ mkdir -p runs
-    do_ "$engine" run --rm ${GPUS:+--gpus "$GPUS"} \
+    do_ "$engine" run --rm --init ${GPUS:+--gpus "$GPUS"} \
       --volume "$PWD/runs:/runs" implicit_attr "$@"
     ;;
   *)

@@ -12,9 +12,11 @@ do_() {
   { printf '+' && printf ' %q' "$@" && echo; } >&2
   [ -n "$dry" ] || "$@"
 }
-if [ ! -x .venv/bin/python ]; then
-  do_ "${PYTHON:-python3}" -m venv .venv
+made=".venv/has-${JAX:-jax}" # not there if pip was stopped, or for another JAX
+if [ ! -e "$made" ]; then
+  [ -x .venv/bin/python ] || do_ "${PYTHON:-python3}" -m venv .venv
   do_ .venv/bin/pip install --quiet --editable . "${JAX:-jax}"
+  do_ touch "$made"
 fi
 if [ "${1:-}" = --setup ]; then exit; fi
 do_ exec .venv/bin/python -m implicit_attr.main "$@"

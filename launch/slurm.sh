@@ -24,6 +24,8 @@ if [ "${1:-}" = --inside ]; then # the job itself, in the repository
   elif [ "${SLURM_NTASKS:-1}" -gt 1 ]; then
     set -- --distributed "$@"
   fi
+  # srun no longer takes it from sbatch (Slurm 22.05).
+  export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
   status=0
   do_ srun --kill-on-bad-exit=1 .venv/bin/python -m implicit_attr.main "$@" ||
     status=$?

@@ -12,6 +12,6 @@ do_() {
 }
 if [ -n "${BUCKET:-}" ] && ! mountpoint -q runs; then
   do_ mkdir -p runs
-  do_ gcsfuse --implicit-dirs "$BUCKET" runs
+  do_ gcsfuse --implicit-dirs --rename-dir-limit=100000 "$BUCKET" runs
 fi
 JAX='jax[tpu]' launch/local.sh ${dry:+--dry_run} --setup

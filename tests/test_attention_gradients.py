@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import attacks, attribution
-from implicit_attr.attribution import relevance
+from implicit_attr.attribution import attention, relevance
 from implicit_attr.attribution.attention_reading import seen
 from implicit_attr.attribution.rewire import rewired
 from implicit_attr.errors import InputError
@@ -225,6 +225,34 @@ def test_relevance_of_weights_is_propagated_by_hand(x64):
   share = (r_o / last('mixed')).swapaxes(0, 1)[:, :, None]
   by_hand = 0.5 * (parts * share).sum(-1)
   np.testing.assert_allclose(found[-1][0], by_hand, rtol=1e-7, atol=1e-12)
+
+
+def test_chefer_lrp_starts_at_one_whatever_the_logit(x64):
+  """A map of a negative logit keeps what theirs keeps."""
+  params, x, y = problem(2)
+  apply = network()
+  logit = apply(params, x)[0][0, y[0]]
+  params = {**params, 'logits': -jnp.sign(logit) * params['logits']}
+
+  @jax.jit
+  def run():
+    given = relevance.weight_relevance(apply, params, x, y, target='logit')
+    found, _ = seen(
+      apply, params, x, y, readout='cls', names=['attention'], target='logit'
+    )
+    pairs = zip(found['values'], found['gradient'], strict=True)
+    slopes = [attention.weight_gradient(v, g) for v, g in pairs]
+    return given, slopes, apply(params, x)[0], MAPS['chefer_lrp'](
+      apply, params, x, y
+    )  # fmt: skip
+
+  given, slopes, logits, ours = jax.device_get(run())
+  assert logits[0, y[0]] < 0
+  chain = np.eye(L)
+  for r, slope in zip(given, slopes, strict=True):
+    kept = np.maximum(r[0] / logits[0, y[0]] * slope[0], 0).mean(0)
+    chain = (np.eye(L) + kept) @ chain
+  np.testing.assert_allclose(ours[0], chain[0, 1:], rtol=1e-9)
 
 
 def test_relevance_is_conserved_on_the_explicit_association(x64):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from implicit_attr import claims
-from implicit_attr.claims import registry, verdicts
+from implicit_attr.claims import overall, registry, verdicts
 from implicit_attr.claims.reading import kernel
 from implicit_attr.errors import InputError
 
@@ -209,11 +209,13 @@ def test_cells_are_judged_by_rule_target_and_map():
   ('counts', 'verdict'),
   [
     ((2, 0, 1, 0), 'supported'),
-    ((1, 0, 1, 0), 'not enough runs'),
+    ((1, 0, 1, 0), 'undecided'),
     ((0, 2, 0, 1), 'contradicted'),
-    ((0, 1, 0, 1), 'not enough runs'),
+    ((0, 1, 0, 1), 'undecided'),
     ((3, 1, 0, 0), 'depends on map'),
-    ((0, 0, 2, 2), 'not enough runs'),
+    ((0, 0, 2, 2), 'undecided'),
+    ((0, 0, 0, 2), 'not enough runs'),
+    ((1, 23, 0, 0), 'contradicted'),
   ],
 )
 def test_a_verdict_takes_more_than_half_of_the_cells(counts, verdict):
@@ -224,7 +226,7 @@ def test_a_verdict_takes_more_than_half_of_the_cells(counts, verdict):
     claims.Cell({'rule': 'last', 'map': name}, name, estimate, 3, {})
     for name in each
   ]
-  assert verdicts._summary(claims.CLAIMS['C1'], cells)[0] == verdict
+  assert overall.summary(claims.CLAIMS['C1'], cells)[0] == verdict
 
 
 def test_an_explicit_regulariser_is_no_evidence_for_an_implicit_one():
@@ -376,7 +378,7 @@ def test_a_record_without_a_seed_is_refused():
     ('linear', 'elu1', True, True),
     ('elu1_none', 'elu1', False, True),
     ('relu2_rms', 'relu2', False, True),
-    ('sigmoid_pointwise', 'sigmoid', False, True),
+    ('sigmoid_pointwise', 'sigmoid_pointwise', False, True),
   ],
 )
 def test_names_of_kernels(name, features, normalized, is_kernel):

@@ -17,7 +17,7 @@ FLOORS = {
   'models': 1, 'losses': 1, 'theory': 1,
   'data': 2,
   'dist': 3, 'checkpoint': 3, 'records': 3, 'cadence': 3, 'progress': 3,
-  'programs': 3,
+  'programs': 3, 'lock': 3,
   'train': 4, 'probes': 4, 'objectives': 4, 'claims': 4, 'diagnostics': 4,
   'experiment': 5, 'scoring': 5, 'tracking': 5, 'robustness': 5,
   'spectrum': 5, 'aggregate': 5, 'audit': 5, 'retraining': 5,

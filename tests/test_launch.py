@@ -48,6 +48,7 @@ def copy(tmp_path):
     tmp_path / 'repo' / '.venv' / 'bin' / 'python',
     'echo "python $*"; exit "${STATUS:-0}"',
   )
+  (tmp_path / 'repo' / '.venv' / 'has-jax').touch()
   return tmp_path / 'repo'
 
 
@@ -70,6 +71,7 @@ def test_local_makes_its_environment_once(copy):
   assert done.stderr.splitlines() == [
     '+ python3 -m venv .venv',
     '+ .venv/bin/pip install --quiet --editable . jax',
+    '+ touch .venv/has-jax',
     '+ exec .venv/bin/python -m implicit_attr.main --config a\\ b.py',
   ]
   assert not (copy / '.venv').exists()
@@ -157,7 +159,9 @@ def test_a_worker_starts_the_program_once_and_can_stop_it(copy, tmp_path):
 
 def test_a_worker_mounts_the_bucket():
   commands = plan('tpu_setup.sh', BUCKET='b')
-  assert 'gcsfuse --implicit-dirs b runs' in commands
+  # orbax commits a checkpoint by renaming its folder.
+  flags = '--implicit-dirs --rename-dir-limit=100000'
+  assert f'gcsfuse {flags} b runs' in commands
   assert all('gcsfuse' not in line for line in plan('tpu_setup.sh', BUCKET=''))
 
 
@@ -219,8 +223,8 @@ def test_a_container_is_built_and_sees_the_runs():
   )
   _, run = plan('container.sh', 'run', '--config', 'c.py', GPUS='all')
   assert run == (
-    f'docker run --rm --gpus all --volume {ROOT}/runs:/runs implicit_attr '
-    '--config c.py'
+    'docker run --rm --init --gpus all '
+    f'--volume {ROOT}/runs:/runs implicit_attr --config c.py'
   )
 
 

@@ -47,7 +47,19 @@ def checkpoint(workdir, name='last'):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+OFTEN = (  # one of each kind of network; the others are run by hand
+  'cifar_resnet8', 'digits_cnn', 'digits_edge', 'digits_mlp', 'digits_vit',
+  'planted_cnn',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow)
+    for name in CONFIGS
+  ],
+)
 def test_every_config_smokes_from_start_to_report(name, tmp_path):
   done = run('--config', f'configs/{name}.py:smoke', '--workdir', tmp_path)
   assert done.returncode == 0, done.stderr

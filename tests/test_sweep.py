@@ -13,7 +13,7 @@ import ml_collections
 import pytest
 
 from configs.sweeps import lr_batch
-from implicit_attr import errors, loop, records, sweep, sweep_table
+from implicit_attr import errors, lock, loop, records, sweep, sweep_table
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -80,7 +80,7 @@ def test_a_bad_arm_is_refused_in_one_line(arms, said):
   assert '\n' not in str(e.value)
 
 
-@pytest.mark.parametrize('arg, count', [(None, 288), ('mlp', 72), ('small', 8)])
+@pytest.mark.parametrize('arg, count', [(None, 360), ('mlp', 90), ('small', 8)])
 def test_names_of_arms_are_stable_and_say_the_config(arg, count):
   arms = sweep.arms(lr_batch.get_config(arg))
   assert len(arms) == count
@@ -193,7 +193,7 @@ def test_what_is_done_or_run_by_others_is_no_lane(tmp_path):
   arms = alike(a=0.1, b=0.2, c=0.3, d=0.4)
   sweep.run(arms[:1], tmp_path, Stub())
   stub_grid = StubGrid()
-  with sweep._lock(tmp_path / 'c') as ours:
+  with lock.lock(tmp_path / 'c') as ours:
     assert ours
     assert sweep.run(arms, tmp_path, Stub(), stub_grid, lanes=4) == 0
   assert stub_grid.together == [['b', 'd']]
@@ -230,8 +230,8 @@ def test_a_bad_number_of_lanes_is_refused(tmp_path, count):
 
 HOLD = """
 import pathlib, sys, time
-from implicit_attr import sweep
-with sweep._lock(pathlib.Path(sys.argv[1])) as ours:
+from implicit_attr import lock
+with lock.lock(pathlib.Path(sys.argv[1])) as ours:
   print(ours, flush=True)
   time.sleep(60)
 """

@@ -104,6 +104,7 @@ def rollout(
   """
   errors.choose('residual', residual, RESIDUALS)
   errors.number('discard', discard, 0, 1)
+  errors.require('discard', discard, discard < 1, '< 1')
   found = [fused(a, heads, discard) for a in blocks]
   return chain(found, rows, residual)
 

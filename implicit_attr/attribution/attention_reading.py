@@ -104,7 +104,7 @@ def token_grid(a: Array, x: Array) -> Array:
   height, width = x.shape[1:3]
   rows = math.isqrt(a.shape[1] * height // width)
   ok = rows > 0 and rows * width == height * (a.shape[1] // max(rows, 1))
-  ok = ok and a.shape[1] % rows == 0
+  ok = ok and a.shape[1] % rows == 0 and height % rows == 0
   errors.require(
     'map.shape', a.shape, ok, f'square patches of {height} x {width} pixels'
   )

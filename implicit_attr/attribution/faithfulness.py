@@ -162,8 +162,9 @@ def pixel_flipping(
 
   `replacement_curve` in another order: by the signed sum over channels, so
   that evidence against the target goes last, where `deletion_auc` ranks by
-  the absolute map. Its area is `flipping_area`, a mean drop from the clean
-  target, where `deletion_auc` is the mean of the target itself.
+  the absolute map, if it has channels. Its area is `flipping_area`, a mean
+  drop from the clean target, where `deletion_auc` is the mean of the target
+  itself.
 
   Args:
     apply_fn, params, x, y, baseline: as `replacement_curve`.

@@ -212,7 +212,8 @@ def chefer_lrp(
 ) -> Array:
   """Chefer et al.'s relevance rule (arXiv 2012.09838, eq. 13 and 14), [B, N].
 
-  Product of I + mean_h relu(R_A ⊙ dy/dA), R_A from `weight_relevance`. Their
+  Product of I + mean_h relu(R_A ⊙ dy/dA), R_A from `weight_relevance`,
+  divided by the target: theirs starts at 1, whatever the logit is. Their
   code lets layer norms and activations pass relevance on unchanged and scales
   the two branches of a residual sum; here they follow the rules above.
 
@@ -225,5 +226,10 @@ def chefer_lrp(
   pairs = zip(found['values'], found['gradient'], strict=True)
   gradients = [attention.weight_gradient(v, g) for v, g in pairs]
   relevance = weight_relevance(apply_fn, params, x, y, target=target)
+  # Theirs starts at 1 whatever the logit is, and R is linear in its start.
+  logits, y = apply_fn(params, x)[0], jnp.asarray(y)
+  start = jax.jvp(lambda z: target_of(target, z, y), (logits,), (logits,))[1]
+  start = jnp.where(start == 0, 1, start)[:, None, None, None]
+  relevance = [r / start for r in relevance]
   result = attention.chefer(gradients, relevance, rows[:, None])
   return image_tokens(result[:, 0], readout)

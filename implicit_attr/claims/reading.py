@@ -14,6 +14,9 @@ import numpy as np
 from implicit_attr import attribution, errors
 
 BASELINE = 'random_sign'
+PROTOCOL = ('eps', 'norm', 'k', 'steps', 'restarts', 'examples', 'options')
+"""Settings of an evaluation that two arms must share, beside duration."""
+
 METRICS = ('topk', 'kendall', 'spearman', 'cosine')
 
 Record = dict[str, Any]
@@ -28,7 +31,8 @@ def read(
     (records, problems). A record has the settings 'data', 'model',
     'activation', 'attention' ('' without attention), 'loss', 'objective',
     'lr', 'batch_size', 'momentum', 'weight_decay', 'label_noise', 'seed', and
-    as one text 'other', whatever else was set of these sections;
+    as one text 'other', whatever else was set of these sections; 'protocol',
+    how long they trained and how they were attacked, as another;
     'run', 'rule' (the checkpoint), 'target', 'attack', 'map', its 'family'
     ('gradient' or 'attention'), 'kernel', 'features' and 'normalized' of the
     attention; the means of 'topk', 'kendall', 'spearman', 'cosine', those
@@ -70,10 +74,13 @@ def _of_run(run: pathlib.Path) -> list[Record]:
       row['attribution']: row for row in rows if row['attack'] == BASELINE
     }
     target = found['settings'].get('target', 'logit')
+    protocol = {name: found['settings'].get(name) for name in PROTOCOL}
+    protocol['duration'] = config.get('train', {}).get('duration')
     shared = settings | _measured(lines, found['step'], target)
     shared |= {
       'rule': path.stem,
       'target': target,
+      'protocol': json.dumps(protocol, sort_keys=True),
       'accuracy': _number(found['clean'].get('accuracy')),
       'train_loss': _number(found['clean'].get('train_loss')),
     }
@@ -125,6 +132,8 @@ def kernel(attention: str) -> Record:
   """
   name = 'elu1_sum' if attention == 'linear' else attention
   features, _, normalizer = name.rpartition('_')
+  if normalizer == 'pointwise':  # no features: relu(q k), not relu(q) relu(k)
+    features = name
   if name in ('', 'softmax'):
     features, normalizer = name, 'sum' if name else ''
   return {
@@ -181,7 +190,7 @@ def _measured(lines: list[dict], step: int, target: str) -> Record:
       if line.get(key) is not None:
         found[name] = _number(line[key])
   rates = [rate for rate in rates if rate > 0]
-  seconds = step / float(np.median(rates)) if rates else float('nan')
+  seconds = step / rates[-1] if rates else float('nan')
   found['speed'] = -float(np.log(seconds)) if seconds > 0 else float('nan')
   return found
 

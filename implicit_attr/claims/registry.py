@@ -19,7 +19,7 @@ RUNS = 12
 
 SETTINGS = (
   'data', 'model', 'attention', 'activation', 'loss', 'objective', 'momentum',
-  'weight_decay', 'label_noise', 'other', 'lr', 'batch_size',
+  'weight_decay', 'label_noise', 'other', 'protocol', 'lr', 'batch_size',
 )  # fmt: skip
 """Fields that say what was run; arms differ in one of them and in no other."""
 

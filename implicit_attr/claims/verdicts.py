@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 
 from implicit_attr import errors
+from implicit_attr.claims.overall import (
+  CONTRADICTED,
+  SUPPORTED,
+  TOO_FEW,
+  UNDECIDED,
+  summary,
+)
 from implicit_attr.claims.registry import (
   CELL,
   CLAIMS,
@@ -25,9 +32,6 @@ from implicit_attr.claims.statistics import (
 )
 
 Record = dict[str, Any]
-
-SUPPORTED, CONTRADICTED = 'supported', 'contradicted'
-UNDECIDED, TOO_FEW = 'undecided', 'not enough runs'
 
 BESIDE = ('random_topk', 'cosine', 'deletion_auc', 'accuracy')
 """Whose gain stands beside a gain: the same noise without an attack, a
@@ -55,10 +59,11 @@ class Verdict:
   """What all cells say of a claim.
 
   `verdict` is 'supported' or 'contradicted' (more than half of the cells are,
-  and none is the opposite), 'depends on <field>' (some are, some are the
-  opposite; the field tells them apart best) or 'not enough runs'. If a cell is
-  wrongly supported at most 1 time in 40, more than half of them are at most 1
-  time in 20, however they depend on each other (Markov).
+  and of 20 cells none is the opposite), 'depends on <field>' (some are, some
+  are the opposite; the field tells them apart best: a description, no test),
+  'undecided', or 'not enough runs' in any cell. If a cell is wrongly supported
+  at most 1 time in 40, more than half of them are at most 1 time in 20, however
+  they depend on each other (Markov).
   """
 
   claim: Claim
@@ -92,7 +97,7 @@ def judge_one(claim: Claim, records: Sequence[Record]) -> Verdict:
     errors.require(f'records[…][{name!r}]', bad[:3], not bad, 'in every record')
   chain = claim.test == 'chain'
   cells = list((_chains if chain else _contrasts)(claim, records))
-  return Verdict(claim, *_summary(claim, cells), cells)
+  return Verdict(claim, *summary(claim, cells), cells)
 
 
 def _having(records: Iterable[Record], where: Where) -> list[Record]:
@@ -176,7 +181,13 @@ def gains(
   fixed = [f for f in (*SETTINGS, 'map', 'attack') if f != factor]
   found: dict[int, list[np.ndarray]] = {}
   for group in _groups(records, fixed).values():
-    levels = _groups(group, ('seed',))
+    levels = {
+      seed: runs
+      for seed, runs in _groups(group, ('seed',)).items()
+      if len({r[factor] for r in runs}) > 1
+    }
+    if not levels:
+      continue
     common = set.intersection(
       *({r[factor] for r in runs} for runs in levels.values())
     )
@@ -254,47 +265,3 @@ def _chains(claim: Claim, records: Sequence[Record]) -> Iterable[Cell]:
       verdict = SUPPORTED if each == {SUPPORTED} else verdict
     where = dict(zip(fields, values, strict=True))
     yield Cell(where, verdict, weakest, seeds, links)
-
-
-def _summary(claim: Claim, cells: Sequence[Cell]) -> tuple[str, str]:
-  """(verdict, reason) of a claim from its cells."""
-  count = {
-    name: sum(cell.verdict == name for cell in cells)
-    for name in (SUPPORTED, CONTRADICTED, UNDECIDED, TOO_FEW)
-  }
-  said = ', '.join(f'{n} {name}' for name, n in count.items() if n)
-  if not cells:
-    return TOO_FEW, 'no two arms to compare'
-  said = f'of {len(cells)} cells {said}'
-  if count[SUPPORTED] and count[CONTRADICTED]:
-    field, parts = _splits(cells)
-    return f'depends on {field}', f'{parts}; {said}'
-  for name in (SUPPORTED, CONTRADICTED):
-    if 2 * count[name] > len(cells):
-      return name, said
-  if count[TOO_FEW] == len(cells):
-    seeds = max(cell.seeds for cell in cells)
-    said += f'; {seeds} seeds at most, {SEEDS} are needed'
-    if claim.test == 'chain':
-      said += f', and {RUNS} runs'
-  return TOO_FEW, said
-
-
-def _splits(cells: Sequence[Cell]) -> tuple[str, str]:
-  """(the field that tells supported cells from contradicted ones best, how)."""
-  decided = [c for c in cells if c.verdict in (SUPPORTED, CONTRADICTED)]
-  best = ('', '', -1)
-  for field in decided[0].fields:
-    groups: dict[Any, list[str]] = {}
-    for cell in decided:
-      groups.setdefault(cell.fields.get(field), []).append(cell.verdict)
-    if len(groups) < 2:
-      continue
-    right = sum(max(map(v.count, set(v))) for v in groups.values())
-    if right > best[2]:
-      parts = '; '.join(
-        f'{value}: {v.count(SUPPORTED)} of {len(v)} supported'
-        for value, v in groups.items()
-      )
-      best = (field, parts, right)
-  return best[:2]

@@ -108,7 +108,9 @@ def convolution_singular_values(
     like, gram = image, lambda v: backward(forward(v))
   with numerics.exact():
     start = jax.random.normal(key, like.shape, like.dtype)
-    alphas, betas, _ = curvature.lanczos(gram, start, order or like.size)
+    alphas, betas, _ = curvature.lanczos(
+      gram, start, like.size if order is None else order
+    )
     matrix = jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
     values = jnp.linalg.eigvalsh(matrix)[::-1]
   # A Gram matrix; rounding alone makes its eigenvalues negative.

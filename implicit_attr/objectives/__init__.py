@@ -2,14 +2,15 @@
 
 A factory takes `apply_fn(params, x)`, the loss and its options and gives a
 `LossFn`: (params, batch, key) -> (loss of each example [B], aux). Its defaults
-are the published setting, named in its docstring. All randomness is in `key`.
+are the published setting where there is one, named in its docstring. All
+randomness is in `key`.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from implicit_attr import errors
+from implicit_attr import errors, numerics
 from implicit_attr.losses import Loss
 from implicit_attr.objectives.adversarial import fgsm, pgd
 from implicit_attr.objectives.alignment import gradient_alignment
@@ -26,7 +27,7 @@ from implicit_attr.objectives.sam import sam
 from implicit_attr.objectives.scorpio import scorpio
 from implicit_attr.objectives.ssr import ssr
 from implicit_attr.objectives.trades import trades
-from implicit_attr.types import ApplyFn, LossFn
+from implicit_attr.types import ApplyFn, Array, Batch, LossFn, Params
 
 OBJECTIVES: dict[str, Callable[..., LossFn]] = {
   'none': plain,
@@ -48,6 +49,12 @@ OBJECTIVES: dict[str, Callable[..., LossFn]] = {
   'trades': trades,
   'sam': sam,
 }
+
+SECOND_ORDER = (
+  'gradient_penalty', 'llr', 'gradient_alignment', 'ig_norm', 'ig_sum_norm',
+  'art', 'aat', 'adv_aat', 'igr',
+)  # fmt: skip
+"""Traced under `numerics.exact`; curvature terms see to it themselves."""
 
 
 def make(
@@ -86,4 +93,16 @@ def make(
     )
   if name == 'none' or weight == 0:
     return lambda apply_fn: plain(apply_fn, loss)
+  if name in SECOND_ORDER:
+    return lambda apply_fn: _exact(factory(apply_fn, loss, **options))
   return lambda apply_fn: factory(apply_fn, loss, **options)
+
+
+def _exact(loss_fn: LossFn) -> LossFn:
+  """Second derivatives do not survive the short products of accelerators."""
+
+  def run(params: Params, batch: Batch, key: Array) -> tuple[Array, dict]:
+    with numerics.exact():
+      return loss_fn(params, batch, key)
+
+  return run

@@ -19,7 +19,7 @@ def pgd(
   step: float = 0.25,
   attack: str = 'ce',
 ) -> LossFn:
-  """(1 - weight) · loss at x + weight · loss at x', x' by projected descent.
+  """(1 - weight) · loss at x + weight · loss at x', x' by projected ascent.
 
   Adversarial training of Madry et al. (arXiv 1706.06083), seven steps of 2/255
   in a ball of 8/255 from a uniform start; their MNIST setting is eps 0.3, 40

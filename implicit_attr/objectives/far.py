@@ -18,8 +18,14 @@ from implicit_attr.losses import Loss
 from implicit_attr.objectives import fields, inner, settings, smooth
 from implicit_attr.types import ApplyFn, Array, LossFn
 
-LOGIT_GRADIENTS = ('gradient', 'smoothgrad')
+LOGIT_GRADIENTS = (
+  'gradient', 'smoothgrad', 'smoothgrad_squared', 'vargrad',
+  'guided_backprop', 'deconvnet',
+)  # fmt: skip
 """Maps that do not move at all where the logits are piecewise linear."""
+
+CONTROLS = ('random', 'edges')
+"""Maps that do not depend on the network: nothing to train."""
 
 
 def pearson(a: Array, b: Array) -> Array:
@@ -47,7 +53,7 @@ def aat(
   differentiating, both maps are not.
 
   Args:
-    method: a name in `attribution.METHODS`.
+    method: a name in `attribution.METHODS`, save the controls.
     method_options: its keyword arguments.
     eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
 
@@ -85,7 +91,7 @@ def adv_aat(
 
 def _make(apply_fn, loss, weight, method, options, summed, **walk) -> LossFn:
   settings.weight(weight)
-  settings.choose(METHODS, method=method)
+  settings.choose(sorted(set(METHODS) - set(CONTROLS)), method=method)
   settings.attack(**walk)
   options = dict(options or {})
   allowed = set(inspect.signature(METHODS[method]).parameters)
@@ -95,7 +101,8 @@ def _make(apply_fn, loss, weight, method, options, summed, **walk) -> LossFn:
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
-    if method in LOGIT_GRADIENTS:
+    linear = options.get('target', 'logit') in ('logit', 'margin')
+    if method in LOGIT_GRADIENTS and linear:
       smooth.require(apply_fn, params, x, f'the map {method!r} under attack')
     start_key, map_key = jax.random.split(key)
 

@@ -68,6 +68,7 @@ def rank_radius(
 
   [layers, heads, B], pixel units (ℓ2), to first order. The scores are those
   before the normaliser, of the class token's query or the mean over queries.
+  Of the k-th and the next alone: another pair may change places sooner.
   Multiplying them by a number changes nothing. 0 where the gradient is.
 
   Raises:

@@ -7,6 +7,7 @@ and nothing else, and leaves `figures/*.png` and one self-contained
 
 import pathlib
 
+from implicit_attr import errors
 from implicit_attr.report import page
 from implicit_attr.report.maps import draw_alone as draw_maps
 from implicit_attr.report.read import Evaluation, Run, load
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 
+_OF_A_RUN = ('config.json', 'metrics.jsonl', 'status.json', 'evaluation')
+
+
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes the page of a run, or of a sweep for a folder that holds runs.
 
@@ -32,7 +36,12 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     The path of report.html.
 
   Raises:
-    InputError: `workdir` is not a folder, or cannot be written.
+    InputError: `workdir` is neither, or cannot be written.
   """
   path = pathlib.Path(workdir)
+  some = any((path / name).exists() for name in _OF_A_RUN)
+  errors.require(
+    '--workdir', str(workdir), some or holds_runs(path),
+    'a run, or a folder of runs',
+  )  # fmt: skip
   return write_sweep(path) if holds_runs(path) else page.write(path)

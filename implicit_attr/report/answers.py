@@ -23,7 +23,10 @@ _BESIDE = {
   'random_topk': 'Under random signs', 'deletion_auc': 'Deletion AUC',
   'topk': 'Top-k kept', 'accuracy': 'Accuracy', 'cosine': 'Cosine',
 }  # fmt: skip
-_KINDS = {'supported': 'yes', 'contradicted': 'no', 'not enough runs': 'open'}
+_KINDS = {
+  'supported': 'yes', 'contradicted': 'no', 'undecided': 'open',
+  'not enough runs': 'open',
+}  # fmt: skip
 _COLOURS = (canvas.BLUE, canvas.ORANGE, canvas.GREEN, canvas.PURPLE)
 
 

@@ -146,7 +146,7 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
     'A point is an arm, the mean over its seeds at the end of training; up is '
     'more robust, left is cheaper. The grey line joins the arms that no other '
     'beats on both. Time is that of the updates alone, on the machine of the '
-    'run.',
+    'run; arms that trained together (--lanes) have none.',
     tuple(images),
     'no evaluated run logged its speed',
   )

@@ -2,6 +2,7 @@
 
 import base64
 import pathlib
+import uuid
 from typing import Any
 
 from implicit_attr.report import canvas
@@ -45,7 +46,7 @@ def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
   )
   text = environment.get_template(name).render(**values) + '\n'
   path = folder / 'report.html'
-  draft = path.with_name('.report.html')
+  draft = path.with_name(f'.report.html.{uuid.uuid4().hex}')
   try:
     draft.write_text(text, encoding='utf-8')
     draft.replace(path)

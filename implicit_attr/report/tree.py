@@ -134,7 +134,11 @@ def load(root: str | pathlib.Path) -> Tree:
   return Tree(
     root,
     trials,
-    [record | {'trial': known[record['run']]} for record in records],
+    [
+      record | {'trial': known[record['run']]}
+      for record in records
+      if record['run'] in known  # a copy inside a run is no run of the tree
+    ],
     {str(pathlib.Path(p).relative_to(root)): s for p, s in problems.items()},
   )
 

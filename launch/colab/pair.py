@@ -34,7 +34,8 @@ sys.path += [str(p) for p in (here, *here.parents) if (p / 'configs').is_dir()]
 if None in map(importlib.util.find_spec, ('implicit_attr', 'configs')):
   url = 'https://github.com/{repository}'
   clone = here / 'implicit_attr_clone'
-  subprocess.run(['git', 'clone', '--depth=1', url, str(clone)], check=True)
+  if not clone.is_dir():
+    subprocess.run(['git', 'clone', '--depth=1', url, str(clone)], check=True)
   pip = [sys.executable, '-m', 'pip', 'install', '-q', str(clone)]
   subprocess.run(pip, check=True)
   sys.path.insert(0, str(clone))

@@ -1,0 +1,124 @@
+"""What do the sweeps say? The tables of study.md, from folders of runs.
+
+  python docs/study.py runs/lr_batch runs/edge runs/attention > tables.md
+
+For every tree: the gain of each map from larger learning rates and smaller
+batches, the claims that have enough runs, and how well each curvature predicts
+robustness across runs (Spearman; in brackets with learning rate and batch size
+held fixed), with 95 % intervals.
+"""
+
+import math
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from implicit_attr import claims
+
+RULES = {
+  'last': 'fixed duration',
+  'test_accuracy': 'equal accuracy',
+  'train_loss': 'equal loss',
+}
+PREDICTORS = {
+  'lambda_max': 'λ_max',
+  'trace': 'trace',
+  'w1': '‖W1‖² λ_max',
+  'input_lambda': '‖H_x‖',
+  'normalized_curvature': '‖H_x‖/‖g_x‖',
+}
+TOO_FEW = 3
+
+
+def written(estimate: claims.Estimate) -> str:
+  value, low, high, _ = estimate
+  if not math.isfinite(value):
+    return '–'
+  return f'{value:+.3f} [{low:+.3f}, {high:+.3f}]'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  lines = [head, ['---'] * len(head), *rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def gains(verdict: claims.Verdict) -> str:
+  """One line a map and setting, one column a rule and factor."""
+  found: dict[tuple, dict[tuple, claims.Cell]] = {}
+  for cell in verdict.cells:
+    f = cell.fields
+    settings = [
+      str(f[name]).replace('_', ' ')
+      for name in ('loss', 'attention', 'features', 'map')
+      if f.get(name)
+    ]
+    place = found.setdefault(tuple(settings), {})
+    place[f['factor'], f['rule']] = cell
+  columns = sorted({c for place in found.values() for c in place})
+  head = ['', *(f'{factor}, {RULES[rule]}' for factor, rule in columns)]
+
+  def text(cell: claims.Cell | None) -> str:
+    if cell is None or cell.seeds < TOO_FEW:
+      return '–'
+    mark = {'supported': '**', 'contradicted': '_'}.get(cell.verdict, '')
+    return f'{mark}{written(cell.estimate)}{mark}'
+
+  return table(
+    [name.replace('_', ' ') for name in head],
+    [
+      [', '.join(settings), *(text(place.get(c)) for c in columns)]
+      for settings, place in found.items()
+    ],
+  )
+
+
+def predictors(records: list[dict], rule: str) -> str:
+  """Spearman of each curvature with top-k kept, by setting and map."""
+  groups: dict[tuple, list[dict]] = {}
+  for r in records:
+    if r['rule'] == rule:
+      r = {**r, 'w1': r['w1_norm'] ** 2 * r['lambda_max']}
+      key = (r['loss'], r['attention'], r['map'])
+      groups.setdefault(tuple(filter(None, key)), []).append(r)
+  rows = []
+  for key, runs in groups.items():
+    cells = []
+    for name in PREDICTORS:
+      columns = [[r[name], r['topk'], r['lr'], r['batch_size']] for r in runs]
+      columns = np.array(columns, float)
+      columns = columns[np.isfinite(columns).all(1)]
+      plain = claims.partial_spearman(
+        columns[:, 0], columns[:, 1], np.empty((len(columns), 0))
+      )
+      fixed = claims.partial_spearman(
+        columns[:, 0], columns[:, 1], columns[:, 2:]
+      )
+      cells.append(
+        '–' if len(columns) < 12
+        else f'{written(plain)} ({fixed.value:+.2f})'
+      )  # fmt: skip
+    rows.append([', '.join(key).replace('_', ' '), *cells])
+  return table(['', *PREDICTORS.values()], rows)
+
+
+def main(trees: Sequence[str]) -> None:
+  for tree in map(pathlib.Path, trees):
+    records, problems = claims.read(tree)
+    print(f'\n### {tree.name}: {len(problems)} runs without an evaluation\n')
+    for verdict in claims.judge(records):
+      if not verdict.cells:
+        continue
+      print(
+        f'\n{verdict.claim.name}: **{verdict.verdict}** ({verdict.reason})\n'
+      )
+      if verdict.claim.name != 'C2':
+        print(gains(verdict))
+    for rule, name in RULES.items():
+      print(f'\nWhat predicts top-k kept, at {name}:\n')
+      print(predictors(records, rule))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
