@@ -4,8 +4,9 @@
 
 Takes seed 0 of the larger learning rate of every kernel in a tree of
 configs/sweeps/attention.py:digits. Left: W_Q and W_K times τ; how much of the
-top 4 of 17 tokens of the first block's class row a random step of 0.06 leaves
-(softmax does not see τ, elu + 1 does). Middle: test accuracy with another
+top 4 of 17 tokens of the class row of each head of the first block a random
+step of 0.06 leaves (softmax does not see τ, until weights underflow and tie;
+elu + 1 does). Middle: test accuracy with another
 kernel at the same weights. Right: the same rows with and without their
 normaliser. Writes interventions.png beside this file.
 """
@@ -32,8 +33,9 @@ TOP = 4
 
 
 def rows(apply_fn, params, x):
-  """The class token's row of the first block, mean over heads, [B, L]."""
-  return apply_fn(params, x)[1]['attention'][0][:, :, 0].mean(1)
+  """The class token's row of every head of the first block, [B H, L]."""
+  found = apply_fn(params, x)[1]['attention'][0][:, :, 0]
+  return found.reshape(-1, found.shape[-1])
 
 
 def left_of_top(apply_fn, params, x, moved) -> float:
@@ -108,7 +110,7 @@ def main(root: pathlib.Path) -> None:
     )  # fmt: skip
   right.set(
     yscale='log', xlabel='row sum over its mean', ylabel='rows',
-    title='elu + 1, with and without its normaliser',
+    title='elu + 1 and its normaliser',
   )  # fmt: skip
   right.legend(frameon=False)
   figure.savefig(pathlib.Path(__file__).with_suffix('.png'), dpi=120)

@@ -6,7 +6,7 @@
 
 The network of configs/cifar_edge.py: 2,000 images of CIFAR-10 (re-encoded as
 JPEG), squared error, batches of 16, trained until batch sharpness is at 2/η
-for the larger rates. 15 arms. Feeds docs/study.md.
+for the larger rates. 15 arms; not run whole yet.
 """
 
 import itertools
