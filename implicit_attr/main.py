@@ -195,6 +195,12 @@ def _talk() -> None:
   log.propagate = False
 
 
+def _unraisable(info: Any) -> None:
+  """What a read of a damaged checkpoint leaves behind is no news."""
+  if 'Event loop is closed' not in str(info.exc_value):
+    sys.__unraisablehook__(info)
+
+
 def _guarded(argv: list[str]) -> int:
   try:
     return main(argv)
@@ -203,5 +209,6 @@ def _guarded(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
+  sys.unraisablehook = _unraisable
   _talk()
   app.run(_guarded, flags_parser=_flags)

@@ -226,10 +226,17 @@ def test_report_without_a_file_says_so(run, name, how):
     assert f'{name} is not there' in text_of(report.write(run))
 
 
-def test_report_of_an_empty_folder_is_a_page(tmp_path):
+def test_report_of_a_run_that_was_killed_at_once_is_a_page(tmp_path):
+  (tmp_path / 'metrics.jsonl').touch()
   text = text_of(report.write(tmp_path))
   assert 'config.json is not there' in text
   assert 'no curve to show' in text and 'no robustness to show' in text
+
+
+def test_an_empty_folder_has_no_report(tmp_path):
+  with pytest.raises(errors.InputError, match='a run, or a folder of runs'):
+    report.write(tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_half_a_line_of_metrics_is_not_read(run):

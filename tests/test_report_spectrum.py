@@ -34,6 +34,7 @@ def test_a_spectrum_is_a_figure_of_the_page(measured):
 
 
 def test_a_run_without_a_spectrum_does_not_speak_of_one(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
   assert spectrum.draw(report.load(tmp_path), tmp_path) is None
   assert 'pectrum of' not in report.write(tmp_path).read_text()
 

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 
-_OF_A_RUN = ('config.json', 'metrics.jsonl', 'status.json', 'evaluation')
+_OF_A_RUN = (
+  'config.json', 'metrics.jsonl', 'status.json', 'evaluation', 'spectrum'
+)  # fmt: skip
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
