@@ -4,7 +4,7 @@
     --config.data.data_dir=…
 
 `attention` is a name in `models.KERNELS`. Not run whole: no GPU was at hand.
-Its `:smoke` cuts the depth to 2, on planted images.
+Its `:smoke` cuts the depth to 1, on planted images.
 """
 
 from configs import common
@@ -27,5 +27,5 @@ def get_config(arg=None):
   config.evaluation.eps = 8 / 255
   if found['smoke']:
     common.smoke(config)
-    config.model.depth = 2
+    config.model.depth = 1
   return config

@@ -93,7 +93,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same run cut to seconds: a few steps, a few examples, one map.
 
   Data that a machine may not have gives way to data made here: the images get
-  small, the network stays the one of the config.
+  small, the network stays the one of the config, save where a config says so.
   """
   if config.data.name not in ('digits', 'planted'):
     grey = config.data.name.startswith('mnist')

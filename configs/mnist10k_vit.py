@@ -20,4 +20,7 @@ def get_config(arg=None):
   config.train.duration = '20 epochs'
   config.track.update({'every': '20%', 'examples': 32})
   config.evaluation.attributions = ('gradient', 'raw', 'rollout', 'chefer')
-  return common.smoke(config) if found['smoke'] else config
+  if found['smoke']:
+    common.smoke(config)
+    config.model.depth = 1  # compiling is dear here
+  return config
