@@ -4,8 +4,8 @@
     --config.data.data_dir=…
 
 Its `:smoke` is on planted images and without norm. A step of 128 images takes
-0.27 s on two cores of an AMD EPYC, so that the whole run would take three hours;
-it was not made.
+0.27 s on two cores of an AMD EPYC, so that the whole run would take three
+hours; it was not made.
 """
 
 from configs import common
