@@ -193,10 +193,16 @@ def block_lanczos(mvp, v, steps):
     w = mvp(v.view(shape)).detach().flatten(1)
     alphas.append((w * v).sum(1))
     q = torch.stack(basis, 1)
-    for _ in range(2):
-      w = w - torch.einsum('bk,bkn->bn', torch.einsum('bkn,bn->bk', q, w), q)
-    betas.append(w.norm(dim=1))
-    v = w / betas[-1][:, None]
+    clean = lambda w: w - torch.einsum(
+      'bk,bkn->bn', torch.einsum('bkn,bn->bk', q, w), q
+    )
+    w = clean(w)
+    # An exhausted space: go on from noise, uncoupled.
+    scale = torch.stack(alphas, 1).abs().amax(1, keepdim=True)
+    lost = w.norm(dim=1, keepdim=True) <= 1e-5 * scale
+    w = clean(torch.where(lost, torch.randn_like(w), w))
+    betas.append(w.norm(dim=1).where(~lost[:, 0], torch.zeros(())))
+    v = w / w.norm(dim=1, keepdim=True)
   off = torch.diag_embed(torch.stack(betas[:-1], 1), 1)
   t = torch.diag_embed(torch.stack(alphas, 1)) + off + off.mT
   values = torch.linalg.eigvalsh(t)

@@ -7,8 +7,11 @@
 What does an explicit route buy that a larger learning rate does not, and what
 does a step of it cost? `:small` is 46 arms on digits with short walks; `:mnist`
 (MNIST's 10,000 test images) and `:cifar` are 138 each, with three seeds and
-longer walks: they want a GPU, and the data's folder in $TFDS_DATA_DIR. Run so
-far: 33 arms of `:small` (docs/frontier.md); of the others nothing.
+longer walks: they want a GPU, and the data's folder in $TFDS_DATA_DIR. `:madry`
+is the MNIST table of Chen et al. (arXiv 1905.09957) with TRADES and SCORPIO, 18
+arms, for a GPU as well; `:madry_small` is what one core does of it, for
+docs/madry.py. Run so far: 33 arms of `:small` (docs/frontier.md); of the others
+nothing.
 """
 
 import itertools
@@ -16,10 +19,10 @@ import os
 
 import ml_collections
 
-from configs import cifar_cnn, digits_cnn, mnist10k_cnn
+from configs import cifar_cnn, digits_cnn, mnist10k_cnn, mnist10k_madry
 
 DATA_DIR = os.environ.get('TFDS_DATA_DIR')
-ARGUMENTS = ('small', 'mnist', 'cifar')
+ARGUMENTS = ('small', 'mnist', 'cifar', 'madry', 'madry_small')
 RATES = {
   'small': (0.02, 0.1, 0.3, 1.0),
   'mnist': (0.02, 0.1, 0.3, 1.0),
@@ -103,22 +106,69 @@ def base(size: str) -> ml_collections.ConfigDict:
   return config
 
 
+def madry(small: bool) -> tuple[ml_collections.ConfigDict, list]:
+  """The published network with every method of one table at one radius.
+
+  Adam at 1e-4 for 100,000 batches of 50, walks of 40 steps of 0.01 in a ball of
+  0.3 and paths of 50 points, 5 in a walk, are those of Chen et al. for MNIST;
+  TRADES walks as they do. Small: a quarter of the channels and an eighth of the
+  hidden units, a ball of 0.1, and everything short.
+  """
+  config = mnist10k_madry.get_config('network=published')
+  config.data.update({'batch_size': 50, 'data_dir': DATA_DIR})
+  config.optim.update({'name': 'adamw', 'lr': 1e-3 if small else 1e-4})
+  config.train.duration = '300 steps' if small else '100000 steps'
+  eps = 0.1 if small else 0.3
+  config.evaluation.update({'eps': eps, 'checkpoints': ('last',)})
+  config.evaluation.attributions = ('integrated_gradients',)
+  if small:
+    config.model.update({'width': 8, 'hidden': 128})
+    config.train.update({'eval_every': '50%'})
+    config.track.every = 'never'  # docs/madry.py measures what it needs
+    config.evaluation.attributions = ('gradient',)
+    config.evaluation.update({'steps': 5, 'restarts': 1, 'examples': 16})
+  walk = {'eps': eps, 'steps': 40, 'step': 1 / 30}
+  path = {'points': 50, 'inner_points': 5}
+  if small:
+    walk = {'eps': eps, 'steps': 4, 'step': 0.5}
+    path = {'points': 4, 'inner_points': 1}
+  options = {
+    'pgd': walk,
+    'ig_norm': {**path, **walk},
+    'ig_sum_norm': {**path, **walk},
+    'trades': walk,
+    'scorpio': {'eps': eps, 'iterations': 3},
+  }
+  explicit = [
+    (
+      f'{name}/eps={eps}',
+      {'objective.name': name, 'objective.options': found},
+    )
+    for name, found in options.items()
+  ]
+  return config, [(f'none/eps={eps}', {}), *explicit]
+
+
 def get_config(arg=None):
   if arg not in ARGUMENTS:
     raise ValueError(f'config argument {arg!r}; allowed: {ARGUMENTS}')
-  config, seeds = base(arg), (0,) if arg == 'small' else (0, 1, 2)
-  plain = [(f'none/lr={lr}', {'optim.lr': lr}) for lr in RATES[arg]]
-  explicit = [
-    (f'{name}/strength={i}', overrides)
-    for name, strengths in methods(arg).items()
-    for i, overrides in enumerate(strengths)
-  ]
+  seeds = (0,) if arg == 'small' else (0, 1, 2)
+  if arg in ('madry', 'madry_small'):
+    config, named = madry(arg == 'madry_small')
+  else:
+    config = base(arg)
+    named = [(f'none/lr={lr}', {'optim.lr': lr}) for lr in RATES[arg]]
+    named += [
+      (f'{name}/strength={i}', overrides)
+      for name, strengths in methods(arg).items()
+      for i, overrides in enumerate(strengths)
+    ]
   arms = [
     {
       'name': f'{name}/seed_{seed}',
       'base': config,
       'overrides': {**overrides, 'seed': seed},
     }
-    for seed, (name, overrides) in itertools.product(seeds, plain + explicit)
+    for seed, (name, overrides) in itertools.product(seeds, named)
   ]
   return ml_collections.ConfigDict({'arms': arms})

@@ -15,7 +15,7 @@ from implicit_attr import errors
 from implicit_attr.curvature import krylov
 from implicit_attr.curvature.flat import flatten_like
 from implicit_attr.curvature.lanczos import check_order
-from implicit_attr.curvature.trace import mean_and_stderr
+from implicit_attr.curvature.trace import mean_and_stderr, signs
 from implicit_attr.types import Array, Mvp, Tree
 
 
@@ -47,7 +47,7 @@ def spectral_quadrature(
     return flat.ravel(mvp(flat.unravel(rows[0])))[None]
 
   def one(key: Array) -> tuple[Array, Array]:
-    v0 = jax.random.rademacher(key, (1, flat.size), flat.dtype)
+    v0 = signs(key, flat.size, flat.dtype)[None]
     state = krylov.run(product, v0, order)
     nodes, weights, _, _ = krylov.ritz(state, order, 'top')
     return nodes[0], weights[0, 0] ** 2

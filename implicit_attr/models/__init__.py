@@ -24,6 +24,7 @@ from implicit_attr.models.activations import (
 from implicit_attr.models.attention import KERNELS
 from implicit_attr.models.cnn import SimpleCNN
 from implicit_attr.models.conv import Conv, conv2d
+from implicit_attr.models.madry import POOLS, MadryCNN
 from implicit_attr.models.mlp import MLP
 from implicit_attr.models.resnet import NORMS, STAGES, WIDTHS, ResNet
 from implicit_attr.models.vit import READOUTS, SIZES, ViT
@@ -35,6 +36,7 @@ __all__ = [
   'MODELS',
   'SIZES',
   'Conv',
+  'MadryCNN',
   'ResNet',
   'SimpleCNN',
   'ViT',
@@ -56,6 +58,7 @@ def _vit(size: str = 'digits', **options: Any) -> ViT:
 MODELS: dict[str, Callable[..., nn.Module]] = {
   'mlp': MLP,
   'cnn': SimpleCNN,
+  'madry': MadryCNN,
   **{
     name: functools.partial(ResNet, stages=STAGES[name], width=WIDTHS[name])
     for name in STAGES
@@ -69,6 +72,7 @@ _CHOICES = {
   'attention': KERNELS,
   'downsample': ('stride', 'avg_pool'),
   'norm': NORMS,
+  'pool': POOLS,
   'readout': READOUTS,
 }
 _COUNTS = ('num_classes', 'width', 'depth', 'heads', 'patch', 'mlp_ratio')
@@ -80,7 +84,9 @@ def build(name: str, **options: Any) -> nn.Module:
 
   Common options: num_classes, activation (one of `ACTIVATIONS`), beta (of the
   two softplus), mean and std (of the pixels, one number or one per channel).
-  mlp: widths. cnn: width, depth, downsample, hidden. resnetN: width, norm.
+  mlp: widths, gain (of the weights at the start). cnn: width, depth,
+  downsample, hidden. madry: width, hidden, pool ('max' or 'avg'). resnetN:
+  width, norm.
   vit: size (one of `SIZES`) and, over it, patch, width, depth, heads,
   mlp_ratio; readout, attention (one of `KERNELS`), qk_norm, temperature,
   layer_scale (initial value, 0 for none), stochastic_depth (in [0, 0.99]).
@@ -122,7 +128,7 @@ def _check(key: str, value: Any) -> None:
     errors.number(field, value, 1, integer=True)
   elif key == 'hidden':
     errors.number(field, value, 0, integer=True)
-  elif key in ('beta', 'temperature'):
+  elif key in ('beta', 'gain', 'temperature'):
     errors.number(field, value, 0, open_low=True)
   elif key == 'layer_scale':
     errors.number(field, value, 0)

@@ -9,7 +9,10 @@ from implicit_attr.types import Array
 
 
 class MLP(nn.Module):
-  """Dense layers of `widths` on the flattened image, then the logits."""
+  """Dense layers of `widths` on the flattened image, then the logits.
+
+  `gain` multiplies the standard deviation that all weights start with.
+  """
 
   num_classes: int = 10
   activation: str = 'relu'
@@ -17,6 +20,7 @@ class MLP(nn.Module):
   mean: Scale = 0.0
   std: Scale = 1.0
   widths: tuple[int, ...] = (128, 128)
+  gain: float = 1.0
 
   init = initial.init
 
@@ -33,16 +37,17 @@ class MLP(nn.Module):
     act = activate(self.activation, self.beta if beta is None else beta)
     x = standardise(x, self.mean, self.std)
     x = x.reshape(x.shape[0], -1)
+    scaled = lambda variance: initial.scaled(self.gain**2 * variance)
     layers = []
     for i, width in enumerate(self.widths):
       x = nn.Dense(
         width,
-        kernel_init=initial.scaled(2.0),
+        kernel_init=scaled(2.0),
         name=f'dense_{i}' if i else 'first',
       )(x)
       x = act(x)
       layers.append(x)
     logits = nn.Dense(
-      self.num_classes, kernel_init=initial.scaled(initial.SMALL), name='logits'
+      self.num_classes, kernel_init=scaled(initial.SMALL), name='logits'
     )(x)
     return logits, {'features': x, 'layers': tuple(layers)}

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -47,6 +46,17 @@ NORMALISED = _end(
   '‖H‖ / ‖g‖ of the logit', '1 / pixel', 'input/normalized_curvature'
 )
 ENTROPY = _end('Entropy over its maximum', '', 'attention/entropy_ratio')
+ROWS = (
+  (
+    _end('Least entropy at this spread', 'nat', 'attention/spread_floor'),
+    _end('Entropy', 'nat', 'attention/entropy'),
+  ),
+  (
+    _end('Most that a gap can be', '', 'attention/gap_cap'),
+    _end('Gap of the k-th weight', '', 'attention/gap'),
+  ),
+)
+"""What theory says of rows of attention, and what they are."""
 
 PREDICTORS = (SHARPNESS, TRACE, BOUND, OF_LOGIT, OF_LOSS, NORMALISED)
 
@@ -88,26 +98,21 @@ def draw_robustness(tree: Tree, folder: pathlib.Path) -> Exhibit:
 
 
 def draw_bound(tree: Tree, folder: pathlib.Path) -> Exhibit:
-  """‖W1‖² λ_max against λ_max of the mean input Hessian, with y = x."""
-
-  def line(axes: Any, trials: Sequence[Trial]) -> None:
-    ends = np.array([BOUND.of(t) for t in trials])
-    # Many points: straight in one scale is a curve in another.
-    ends = np.linspace(ends.min(), ends.max(), 100)
-    axes.plot(ends, ends, '--', color=canvas.INK, lw=1, zorder=1)
-
-  loose = _looseness(tree)
+  """λ_max of the mean input Hessian against two ceilings, with y = x."""
+  pairs = [(BOUND, MEAN_INPUT), (OF_LOSS, MEAN_INPUT)]
   return _exhibit(
-    tree, folder, 'link_bound', [(BOUND, MEAN_INPUT)],
+    tree, folder, 'link_bound', pairs,
     'The bound from parameter to input curvature',
     'For a dense first layer, and for patches with learned positions, theory '
     'proves that no point lies above the dashed line: λ_max of the mean input '
     'Hessian of the loss is at most ‖W₁‖² λ_max. (Where weights are shared, '
     'as in convolutions, the line is only a scale to compare with.) A point '
-    'far below it says that the bound is loose there and explains little.'
-    f'{loose}',
+    'far below it says that the bound is loose there and explains little. For '
+    'any network it is at most the mean of ‖H‖ over images, up to the '
+    'tolerance of both estimates: what lies between is curvature that points '
+    f'elsewhere from image to image.{_looseness(tree, pairs)}',
     'the two sides were not logged',
-    line,
+    diagonal=True,
   )  # fmt: skip
 
 
@@ -118,7 +123,14 @@ def draw_entropy(tree: Tree, folder: pathlib.Path) -> Exhibit | None:
   )
   if not names and not any(np.isfinite(ENTROPY.of(t)) for t in tree.trials):
     return None
-  return _exhibit(
+  rows = _exhibit(
+    tree, folder, 'link_rows', ROWS, '',
+    ' Against a dashed line: no row of weights that spreads so far has less '
+    'entropy, so points lie above; none of that entropy and spread has a '
+    'k-th weight further over the next, so they lie below. Far from it the '
+    f'bound says little.{_looseness(tree, ROWS)}', '', diagonal=True,
+  )  # fmt: skip
+  found = _exhibit(
     tree, folder, 'link_entropy',
     [(ENTROPY, kept(tree, name)) for name in list(names)[:4]],
     'Entropy of attention against robustness of its maps',
@@ -128,6 +140,11 @@ def draw_entropy(tree: Tree, folder: pathlib.Path) -> Exhibit | None:
     'under kernels would.',
     'no run has both attention entropy (attention/*) and an attention map',
   )  # fmt: skip
+  return dataclasses.replace(
+    found,
+    caption=found.caption + (rows.caption if rows.images else ''),
+    images=found.images + rows.images,
+  )
 
 
 def correlations(tree: Tree) -> tables.Table | None:
@@ -165,26 +182,30 @@ def _estimate(found: claims.Estimate) -> tuple[str, ...]:
   )
 
 
-def _looseness(tree: Tree) -> str:
-  parts = []
-  for family, trials in tree.families.items():
-    ratios = [BOUND.of(t) / MEAN_INPUT.of(t) for t in trials]
-    ratios = [r for r in ratios if math.isfinite(r) and r > 0]
-    if ratios:
-      parts.append(f'{family} {tables.short(float(np.median(ratios)), 2)}')
-  if not parts:
-    return ''
-  return f' Median of right side over left side: {"; ".join(parts)}.'
+def _looseness(tree: Tree, pairs: Sequence[tuple[Quantity, Quantity]]) -> str:
+  """How many times a bound what it bounds is, by family, as a sentence."""
+  said = ''
+  for bound, measured in pairs:
+    parts = []
+    for family, trials in tree.families.items():
+      ratios = [bound.of(t) / measured.of(t) for t in trials if measured.of(t)]
+      ratios = [r for r in ratios if math.isfinite(r) and r > 0]
+      if ratios:
+        parts.append(f'{family} {tables.short(float(np.median(ratios)), 2)}')
+    if parts:
+      names = f'{bound.name} over {measured.name}'
+      said += f' Median of {names}: {"; ".join(parts)}.'
+  return said
 
 
 def _exhibit(
   tree: Tree, folder: pathlib.Path, name: str,
   pairs: Sequence[tuple[Quantity, Quantity]], title: str, caption: str,
-  missing: str, line: Callable[[Any, Sequence[Trial]], None] | None = None,
+  missing: str, diagonal: bool = False,
 ) -> Exhibit:  # fmt: skip
   shades = Shades([trial.family for trial in tree.trials])
   images = (
-    _panel(tree, folder, f'{name}_{i}', x, y, shades, line)
+    _panel(tree, folder, f'{name}_{i}', x, y, shades, diagonal)
     for i, (x, y) in enumerate(pairs)
   )
   return Exhibit(title, caption, tuple(i for i in images if i), missing)
@@ -192,7 +213,7 @@ def _exhibit(
 
 def _panel(
   tree: Tree, folder: pathlib.Path, name: str, x: Quantity, y: Quantity,
-  shades: Shades, line: Callable[[Any, Sequence[Trial]], None] | None,
+  shades: Shades, diagonal: bool,
 ) -> Image | None:  # fmt: skip
   known = [t for t in tree.trials if math.isfinite(x.of(t) + y.of(t))]
   if len(known) < 2:
@@ -205,8 +226,10 @@ def _panel(
       zorder=2,
     )  # fmt: skip
   a, b = (np.array([q.of(t) for t in known]) for q in (x, y))
-  if line:
-    line(axes, known)
+  if diagonal:
+    # Many points: straight in one scale is a curve in another.
+    line = np.linspace(a.min(), a.max(), 100)
+    axes.plot(line, line, '--', color=canvas.INK, lw=1, zorder=1)
   canvas.fit_scale(axes.xaxis, a)
   canvas.fit_scale(axes.yaxis, b)
   rho = claims.partial_spearman(
