@@ -193,8 +193,8 @@ def block_lanczos(mvp, v, steps):
     w = mvp(v.view(shape)).detach().flatten(1)
     alphas.append((w * v).sum(1))
     q = torch.stack(basis, 1)
-    clean = lambda w: w - torch.einsum(
-      'bk,bkn->bn', torch.einsum('bkn,bn->bk', q, w), q
+    clean = lambda w: (
+      w - torch.einsum('bk,bkn->bn', torch.einsum('bkn,bn->bk', q, w), q)
     )
     w = clean(w)
     # An exhausted space: go on from noise, uncoupled.

@@ -1,29 +1,38 @@
 """What does tracking add to a training step? One run, with and without.
 
   python -m benchmarks.tracking configs/digits_cnn.py configs/mnist10k_cnn.py
+  python -m benchmarks.tracking --each configs/digits_cnn.py
 
 Blocks of steps with and without the measurements that the config's cadence
 puts into them alternate in one process, so that a loaded machine slows both.
 Compilation is left out of both. Prints the ratio; docs and README quote it.
+
+With --each, λ_max and the gradient norms at every step, on a quarter as many
+examples as are in a batch: how many times as long does a step take?
 """
 
+import argparse
 import importlib.util
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from implicit_attr import experiment, loop
+from implicit_attr.experiment import Experiment
 from implicit_attr.tracking import Tracker
+from implicit_attr.train import State
 
 BLOCKS = 3
+EACH = 50
 
 
-def measure(path: str, data_dir: str | None) -> None:
+def build(path: str, data_dir: str | None, **track: Any) -> Experiment:
   spec = importlib.util.spec_from_file_location('config', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -32,7 +41,48 @@ def measure(path: str, data_dir: str | None) -> None:
     config.data.data_dir = data_dir
     if config.data.name == 'cifar10':
       config.data.name = 'cifar10_jpeg'
-  built = experiment.build(config.to_dict())
+  config.track.update(track)
+  if track:
+    config.track.examples = config.data.batch_size // 4
+  return experiment.build(config.to_dict())
+
+
+def run(built: Experiment, step_fn: Callable, state: State, first: int, n: int):
+  """Yields `n` states after steps `first` and on."""
+  for i in range(first, first + n):
+    batch = built.mesh.split(built.train_set.batch_at(i))
+    state, _ = step_fn(state, batch, built.learning_rates[i], np.uint32(0))
+    yield state
+
+
+def each(path: str, data_dir: str | None) -> None:
+  built = build(path, data_dir, cheap_every='1 steps')
+  state = built.mesh.replicate(built.init())
+  step_fn = loop.make_train_step(built)
+  tracker = Tracker(built, pathlib.Path(tempfile.mkdtemp()))
+  memory = built.mesh.replicate(tracker.memory(state.params))
+  *_, state = run(built, step_fn, state, 0, 20)
+  _, memory = tracker(1, state, memory)  # compiled here
+  times = {'without': [], 'with': []}
+  for i in range(2 * BLOCKS):
+    began = time.perf_counter()
+    for step, after in enumerate(run(built, step_fn, state, 20, EACH), 1):
+      state = after
+      if i % 2:
+        _, memory = tracker(step, state, memory)
+    jax.block_until_ready(state)
+    times['with' if i % 2 else 'without'].append(time.perf_counter() - began)
+  short, long = (statistics.median(t) / EACH for t in times.values())
+  print(
+    f'{pathlib.Path(path).stem}: step {1e3 * short:.1f} ms, with λ_max on '
+    f'{built.config["track"]["examples"]} examples {1e3 * long:.1f} ms: '
+    f'{long / short:.2f} times',
+    flush=True,
+  )
+
+
+def measure(path: str, data_dir: str | None) -> None:
+  built = build(path, data_dir)
   state = built.mesh.replicate(built.init())
   step_fn = loop.make_train_step(built)
   tracker = Tracker(built, pathlib.Path(tempfile.mkdtemp()))
@@ -41,10 +91,7 @@ def measure(path: str, data_dir: str | None) -> None:
   block = min(every, 300)  # steps timed; one measurement per `every` steps
 
   def steps(state, first, count):
-    for i in range(first, first + count):
-      batch = built.mesh.split(built.train_set.batch_at(i))
-      rate = built.learning_rates[i]
-      state, _ = step_fn(state, batch, rate, np.uint32(0))
+    *_, state = run(built, step_fn, state, first, count)
     return jax.block_until_ready(state)
 
   state = steps(state, 0, 20)
@@ -67,7 +114,10 @@ def measure(path: str, data_dir: str | None) -> None:
 
 
 if __name__ == '__main__':
-  paths = [a for a in sys.argv[1:] if not a.startswith('--data_dir=')]
-  folder = [a.partition('=')[2] for a in sys.argv[1:] if a not in paths]
-  for name in paths:
-    measure(name, folder[0] if folder else None)
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('paths', nargs='+')
+  parser.add_argument('--data_dir')
+  parser.add_argument('--each', action='store_true')
+  args = parser.parse_args()
+  for name in args.paths:
+    (each if args.each else measure)(name, args.data_dir)

@@ -4,6 +4,12 @@
     --config configs/mnist10k_vit.py:attention=linear --config.data.data_dir=…
 
 `attention` is a name in `models.KERNELS`. Its `:smoke` takes digits.
+
+Seen with softmax: 97.1 % test accuracy (2,000 images, seed 0) after 6.5
+minutes of training on two busy cores of an AMD EPYC; without `crop`, at half
+the rate and half the length, 91.2 %. Under attack (64 images, 20 steps, one
+start, ε = 0.03) of the top tenth 0.49 is left of the gradient map, 0.69 of raw
+attention, 0.77 of rollout, 0.59 of Chefer's.
 """
 
 from configs import common
@@ -16,8 +22,10 @@ def get_config(arg=None):
   config.model.update({'name': 'vit', 'size': 'digits', 'readout': 'cls'})
   config.model.update({'patch': 4, 'attention': found['attention']})
   config.model.update({'mean': 0.13, 'std': 0.31})
-  config.optim.update({'lr': 0.05, 'momentum': 0.9, 'warmup': '5%'})
-  config.train.duration = '20 epochs'
+  config.data.augment = ('crop',)
+  config.optim.update({'lr': 0.1, 'momentum': 0.9, 'warmup': '5%'})
+  config.optim.schedule = 'cosine'
+  config.train.duration = '40 epochs'
   config.track.update({'every': '20%', 'examples': 32})
   config.evaluation.attributions = ('gradient', 'raw', 'rollout', 'chefer')
   if found['smoke']:

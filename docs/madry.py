@@ -43,6 +43,7 @@ PUBLISHED = {
 under PGD, top-k intersection and Kendall's tau of integrated gradients. From
 notes on the paper, not read again for this page."""
 
+SETTINGS = ('examples', 'images', 'points', 'path', 'restarts')
 COLUMNS = ('natural', 'pgd', 'legacy_topk', 'legacy_kendall')
 
 
@@ -66,7 +67,7 @@ def programs(
       KEY, with_params(params), x, y,
       eps=eps, points=args.points, attempts=1,
     )  # fmt: skip
-    return {'topk': found.topk, 'kendall': found.kendall}
+    return {'legacy_topk': found.topk, 'legacy_kendall': found.kendall}
 
   def ours(select: str, params: Params, x: Array, y: Array) -> dict:
     here = with_params(params)
@@ -78,24 +79,29 @@ def programs(
     )  # fmt: skip
     value = judged(here, x, found.x_adv, y)[select]
     # What was found on few points need not be worse on all of them.
-    return {select: jnp.where(found.kept, value, 1)}
+    return {f'ours_{select}': jnp.where(found.kept, value, 1)}
 
   def noise(params: Params, x: Array, y: Array) -> dict:
     here = with_params(params)
     explain = here.explain(*short)
     found = attacks.random_sign(KEY, explain, here.predict, x, y, eps=eps, k=K)
     auc = attribution.deletion_auc(here.apply_fn, params, x, y, explain(x, y))
-    return {**judged(here, x, found.x_adv, y), 'deletion_auc': auc}
+    value = judged(here, x, found.x_adv, y)
+    return {
+      'noise_topk': value['topk'],
+      'noise_kendall': value['kendall'],
+      'deletion_auc': auc,
+    }
 
   def labels(params: Params, x: Array, y: Array) -> dict:
     predict = with_params(params).predict
     found = attacks.pgd(KEY, predict, x, y, eps=eps, steps=40)
-    return {'right': ~found.fooled}
+    return {'pgd': ~found.fooled}
 
   named = {
-    'legacy': released,
-    'ours/topk': functools.partial(ours, 'topk'),
-    'ours/kendall': functools.partial(ours, 'kendall'),
+    'released': released,
+    'topk': functools.partial(ours, 'topk'),
+    'kendall': functools.partial(ours, 'kendall'),
     'noise': noise,
     'labels': labels,
   }
@@ -103,31 +109,22 @@ def programs(
 
 
 def measure(row: dict, run: dict, args: argparse.Namespace) -> dict:
-  """One network: means over the images that it gets right."""
+  """One network: means over the images that it gets right; PGD over all."""
   net, x, y = load(row['workdir'], args.examples)
+  _, *many = load(row['workdir'], args.images)
   right = np.asarray(net.label(x) == y)
-  found = {'n': int(right.sum())}
+  found = {'natural': row['accuracy'], 'n': int(right.sum()), 'seconds': {}}
   for name, fun in run.items():
-    given = (
-      (x, y) if name != 'labels' else load(row['workdir'], args.images)[1:]
-    )
     begin = time.perf_counter()
-    values = jax.device_get(fun(net.params, *given))
-    found[f'{name}/seconds'] = round(time.perf_counter() - begin, 1)
-    for key, value in values.items():
-      mean = value.mean() if name == 'labels' else value[right].mean()
-      found[f'{name}/{key}'] = float(mean)
-  return {
-    'natural': row['accuracy'],
-    'pgd': found.pop('labels/right'),
-    'ours_topk': found.pop('ours/topk/topk'),
-    'ours_kendall': found.pop('ours/kendall/kendall'),
-    **{key.replace('/', '_'): value for key, value in found.items()},
-  }
+    values = fun(net.params, *(many if name == 'labels' else (x, y)))
+    for key, value in jax.device_get(values).items():
+      found[key] = float(np.mean(value if name == 'labels' else value[right]))
+    found['seconds'][name] = round(time.perf_counter() - begin, 1)
+  return found
 
 
 def timed(rows: list[dict], rounds: int) -> dict[str, float]:
-  """Method -> seconds of one training step, taken in turn; medians."""
+  """Method -> CPU seconds of one training step, taken in turn; medians."""
   runs = {}
   for row in rows:
     if row['method'] not in runs:
@@ -137,10 +134,10 @@ def timed(rows: list[dict], rounds: int) -> dict[str, float]:
   times = {name: [] for name in runs}
   for turn in range(-1, rounds):
     for name, (run, given) in runs.items():
-      begin = time.perf_counter()
+      begin = time.process_time()
       jax.block_until_ready(run(*given))
       if turn >= 0:
-        times[name].append(time.perf_counter() - begin)
+        times[name].append(time.process_time() - begin)
   return {name: float(np.median(found)) for name, found in times.items()}
 
 
@@ -161,13 +158,13 @@ def tables(networks: list[dict], seconds: dict[str, float]) -> Iterator[str]:
   head = (
     'method', 'seeds', 'natural', 'PGD', 'top-k, released', 'top-k, ours',
     'τ, released', 'τ, ours', 'random signs: top-k', 'τ', 'deletion AUC',
-    's a step', '× natural',
+    'CPU s a step', '× natural',
   )  # fmt: skip
   yield '| ' + ' | '.join(head) + ' |'
   yield '|---' * len(head) + '|'
   keys = (
     'natural', 'pgd', 'legacy_topk', 'ours_topk', 'legacy_kendall',
-    'ours_kendall', 'noise_topk', 'noise_kendall', 'noise_deletion_auc',
+    'ours_kendall', 'noise_topk', 'noise_kendall', 'deletion_auc',
   )  # fmt: skip
   for name, found in by_method.items():
     cells = [said([n[key] for n in found]) for key in keys]
@@ -210,14 +207,12 @@ def main() -> None:
   parser.add_argument('--path', type=int, default=16, help='that ours follows')
   parser.add_argument('--restarts', type=int, default=3, help='of ours')
   parser.add_argument('--rounds', type=int, default=5, help='of the clock')
+  parser.add_argument('--tables', action='store_true', help='attack nothing')
   args = parser.parse_args()
   rows = [row for row in arms(args.root) if row['method'] in PUBLISHED]
   errors.require('root', str(args.root), rows, 'a folder with runs of :madry')
   (eps,) = {row['config']['evaluation']['eps'] for row in rows}
-  settings = {
-    'eps': eps,
-    **{k: v for k, v in vars(args).items() if k != 'root'},
-  }
+  settings = {k: getattr(args, k) for k in SETTINGS} | {'eps': eps}
   where = pathlib.Path(__file__).with_suffix('.json')
   kept = json.loads(where.read_text()) if where.exists() else {}
   if kept.get('settings') != settings:
@@ -225,7 +220,7 @@ def main() -> None:
   name_of = lambda row: (row['method'], row['seed'])
   done = {name_of(found) for found in kept['networks']}
   due = sorted(
-    (row for row in rows if name_of(row) not in done),
+    (r for r in rows if name_of(r) not in done and not args.tables),
     key=lambda row: row['seed'],
   )
   run = programs(load(rows[0]['workdir'], 1)[0], eps, args)
@@ -236,6 +231,7 @@ def main() -> None:
     where.write_text(json.dumps(kept, indent=1) + '\n')
     left = (time.perf_counter() - begin) / (i + 1) * (len(due) - i - 1)
     print(f'{i + 1}/{len(due)} ETA {clock(left)}', kept['networks'][-1])
+  errors.require('madry.json', [], kept['networks'], 'networks measured so')
   seconds = timed(rows, args.rounds)
   text = [
     *tables(kept['networks'], seconds), '', ink(rows[0]['config']), '',
