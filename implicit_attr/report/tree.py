@@ -25,7 +25,8 @@ ENDS = (
   'eval/accuracy', 'eval/loss', 'param/lambda_max', 'param/trace',
   'input/lambda_max', 'input_loss/lambda_max', 'input/normalized_curvature',
   'align/w1_sq_lambda', 'align/mean_input_lambda', 'attention/entropy_ratio',
-  'time/wall_s',
+  'attention/entropy', 'attention/spread_floor', 'attention/gap',
+  'attention/gap_cap', 'time/wall_s',
 )  # fmt: skip
 """Of which the last value is kept."""
 
