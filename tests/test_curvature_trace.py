@@ -48,6 +48,20 @@ SPECTRA = {
 }
 
 
+def test_signs_are_fair_and_do_not_see_each_other(x64):
+  # All 32 signs of a word come from one draw, so neighbours could agree.
+  tree = {'a': jnp.zeros((61, 7)), 'b': jnp.zeros(20_000, jnp.float32)}
+  drawn = curvature.rademacher(jax.random.key(3), tree)
+  assert jax.tree.map(lambda v: (v.shape, v.dtype), drawn) == jax.tree.map(
+    lambda v: (v.shape, v.dtype), tree
+  )
+  signs = np.asarray(ravel_pytree(drawn)[0])
+  assert set(signs) == {-1.0, 1.0}
+  for lag in range(65):
+    mean = np.mean(signs[lag:] * signs[: len(signs) - lag] if lag else signs)
+    assert abs(mean) < 4.5 / np.sqrt(len(signs) - lag), lag
+
+
 def test_trace_over_a_basis_is_exact(x64):
   matrix = symmetric(SPECTRA['indefinite'])
   mvp, like = tree_product(matrix)
