@@ -322,3 +322,16 @@ def test_a_patch_that_does_not_divide_the_image_is_refused():
   module = models.build('vit', patch=3)
   with pytest.raises(InputError, match=r'model\.patch=3 must be a divisor'):
     jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+
+
+def test_gain_multiplies_the_weights_at_the_start():
+  x = np.zeros((1, 4), np.float32)
+  key = jax.random.key(0)
+  one, third = (
+    models.build('mlp', widths=(8,), **options).init(key, x)
+    for options in ({}, {'gain': 0.3})
+  )
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(third), strict=True):
+    np.testing.assert_allclose(0.3 * a, b, rtol=1e-6)
+  with pytest.raises(InputError, match=r'model\.gain'):
+    models.build('mlp', gain=0.0)

@@ -172,7 +172,7 @@ def test_published_logits_have_no_curvature_in_x_and_smooth_ones_do(
 
 def test_equal_pixels_share_the_derivative_of_their_maximum():
   x = jnp.zeros((1, 2, 3, 1)).at[0, 0, 2].set(1.0)
-  grad = jax.grad(lambda x: jnp.sum(models.madry.pooled(x, 'max')))(x)
+  grad = jax.grad(lambda x: jnp.sum(models.cnn.pooled(x, 'max')))(x)
   np.testing.assert_array_equal(
     grad[0, ..., 0], [[0.25, 0.25, 1], [0.25, 0.25, 0]]
   )

@@ -4,7 +4,6 @@ import importlib
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from configs.sweeps import ablations, cost, explicit
 from implicit_attr import (
   cadence,
   claims,
-  errors,
   evaluation,
   experiment,
   losses,
@@ -193,16 +191,3 @@ def test_an_ablation_changes_one_thing_and_the_rate(small):
       wanted = {*overrides} - {'scale'}
       wanted |= {'optim.lr'} if 'scale' in overrides else set()
       assert changed == wanted, name
-
-
-def test_gain_multiplies_the_weights_at_the_start():
-  x = np.zeros((1, 4), np.float32)
-  key = jax.random.key(0)
-  one, third = (
-    models.build('mlp', widths=(8,), **options).init(key, x)
-    for options in ({}, {'gain': 0.3})
-  )
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(third), strict=True):
-    np.testing.assert_allclose(0.3 * a, b, rtol=1e-6)
-  with pytest.raises(errors.InputError, match=r'model\.gain'):
-    models.build('mlp', gain=0.0)

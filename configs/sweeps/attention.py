@@ -32,10 +32,6 @@ KERNELS = {
   'planted': ('softmax',),
 }
 RATES = {'digits': (0.01, 0.1), 'planted': (0.03, 0.1)}
-PASSED = {  # by every arm that learns
-  'digits': {'train_loss': 0.01, 'test_accuracy': 0.97},
-  'planted': {'train_loss': 0.7, 'test_accuracy': 0.7},
-}
 SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -52,11 +48,12 @@ def get_config(arg=None):
     base.evaluation.attributions = ('gradient', 'rollout') if small else MAPS
     if not small:  # docs/attack_strength.png: the attack is flat from 10 steps
       base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
-      base.train.milestones.update(PASSED[name])
       if name == 'planted':  # 64 tokens; so all else is less, for time
         base.model.update({'width': 32, 'heads': 2})
         base.track.update({'every': '100%', 'examples': 16})
         base.evaluation.steps = 10
+        # What every arm passes.
+        base.train.milestones.update({'train_loss': 0.7, 'test_accuracy': 0.7})
     for seed, kernel, lr in itertools.product(  # whole seeds come first
       (0,) if small else SEEDS,
       ('softmax', 'elu1_none') if small else KERNELS[name],

@@ -22,9 +22,9 @@ from implicit_attr.models.activations import (
   softplus,
 )
 from implicit_attr.models.attention import KERNELS
-from implicit_attr.models.cnn import SimpleCNN
+from implicit_attr.models.cnn import POOLS, SimpleCNN
 from implicit_attr.models.conv import Conv, conv2d
-from implicit_attr.models.madry import POOLS, MadryCNN
+from implicit_attr.models.madry import MadryCNN
 from implicit_attr.models.mlp import MLP
 from implicit_attr.models.resnet import NORMS, STAGES, WIDTHS, ResNet
 from implicit_attr.models.vit import READOUTS, SIZES, ViT
