@@ -125,7 +125,8 @@ def child(args: argparse.Namespace, **changed) -> float:
   words += ('threads',)
   command = [sys.executable, __file__, '--peak', options['peak']]
   for word in words:
-    command += [f'--{word}', str(options[word])]
+    if options[word] is not None:
+      command += [f'--{word}', str(options[word])]
   out = subprocess.run(command, capture_output=True, text=True, check=True)
   return float(out.stdout.split()[-1])
 
@@ -172,7 +173,7 @@ def main() -> None:
   parser.add_argument('--size', type=int, default=32)
   parser.add_argument('--steps', type=int, default=50)
   parser.add_argument('--path', type=int, default=16)
-  parser.add_argument('--chunk', type=int, default=1)
+  parser.add_argument('--chunk', type=int)
   parser.add_argument('--threads', type=int, default=os.cpu_count())
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--memory', action='store_true')

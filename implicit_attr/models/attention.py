@@ -67,27 +67,35 @@ def linear(
   """
   check(feature_map, normalize)
   q, k, dtype = _widen(q, k, v)
-  phi_q, phi_k = feature_pair(feature_map, q, k, grid)  # [B, L, H, M]
-  kv = jnp.einsum('blhm,blhd->bhmd', phi_k, v.astype(q.dtype))
-  u = jnp.einsum('blhm,bhmd->blhd', phi_q, kv)
+  # Heads before positions, as products want them: transposed with the features
+  # that is free, left to the products it is half their time.
+  v = v.astype(q.dtype).swapaxes(1, 2)  # [B, H, L, Dh]
+  phi_q, phi_k = (
+    phi.swapaxes(1, 2) for phi in feature_pair(feature_map, q, k, grid)
+  )  # [B, H, L, M]
+  n, m = phi_k.shape[2:]
+  kv = jnp.einsum('bhlm,bhld->bhmd', phi_k, v)
   if normalize == 'sum':
-    total = jnp.einsum('blhm,bhm->blh', phi_q, phi_k.sum(1))
+    # One more column, so that the sum of a row comes with its output.
+    ones = jnp.ones(phi_k.shape[:3], phi_k.dtype)
+    total = jnp.einsum('bhlm,bhl->bhm', phi_k, ones)
+    kv = jnp.concatenate([kv, total[..., None]], -1)
+  u = jnp.einsum('bhlm,bhmd->bhld', phi_q, kv)
+  if normalize == 'sum':
+    u, total = u[..., :-1], u[..., -1:]
     if feature_map == 'favor':
       alive = total > _UNDERFLOW
       inverse = jnp.where(alive, 1 / jnp.where(alive, total, 1), 0)
     else:
       inverse = 1 / (total + _EPS)
   elif normalize == 'rms':
-    inverse = jax.lax.rsqrt(jnp.mean(u**2, -1) + _EPS)
+    inverse = jax.lax.rsqrt(jnp.mean(u**2, -1, keepdims=True) + _EPS)
   else:
-    n, m = phi_k.shape[1], phi_k.shape[3]
-    c = {'none': 1.0, 'n': 1 / n, 'nm': 1 / (n * m)}[normalize]
-    inverse = jnp.full(u.shape[:3], c, u.dtype)
-  o = (u * inverse[..., None]).astype(dtype)
+    inverse = {'none': 1.0, 'n': 1 / n, 'nm': 1 / (n * m)}[normalize]
+  o = (u * inverse).swapaxes(1, 2).astype(dtype)
   if not return_weights:
     return o
-  a = jnp.einsum('blhm,bjhm->bhlj', phi_q, phi_k)
-  return o, a * inverse.swapaxes(1, 2)[..., None]
+  return o, jnp.einsum('bhlm,bhjm->bhlj', phi_q, phi_k) * inverse
 
 
 def pointwise(

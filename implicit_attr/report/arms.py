@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +58,7 @@ def _strip(
   several = len({record['attack'] for record in records}) > 1
   lines = list(dict.fromkeys((r['map'], r['attack']) for r in records))
   axes = canvas.panel(
-    textwrap.fill(group, 48), 'top-k kept (1 is unchanged)', '',
+    group, 'top-k kept (1 is unchanged)', '',
     height=1.1 + _BAND * len(lines),
   )  # fmt: skip
   noise, points = [], []
@@ -117,7 +116,7 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
   images = []
   for family, records in list(groups.items())[: heat.MOST]:
     axes = canvas.panel(
-      textwrap.fill(family, 48), 'training time [s]',
+      family, 'training time [s]',
       f'top-k kept, {tables.plain(name)}', height=2.9,
     )  # fmt: skip
     arms = by(records, lambda r: (r['trial'].group, r['lr'], r['batch_size']))

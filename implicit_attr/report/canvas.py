@@ -8,6 +8,7 @@ display, the same bytes every time.
 import contextlib
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ _STYLE = {
   'font.family': 'DejaVu Sans',  # comes with matplotlib, so always the same
   'font.size': 8.5,
   'axes.titlesize': 9,
+  'figure.titlesize': 9,
   'axes.titlelocation': 'left',
   'axes.labelsize': 8.5,
   'axes.edgecolor': '#555555',
@@ -91,7 +93,8 @@ def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
   from matplotlib.figure import Figure
 
   axes = Figure(figsize=(3.5, height), layout='constrained').add_subplot()
-  axes.set_title(maths(title))
+  # Over the whole figure: long labels of ticks leave axes too narrow for it.
+  axes.figure.suptitle(maths(textwrap.fill(title, 48)), x=0.02, ha='left')
   axes.set_xlabel(maths(xlabel))
   axes.set_ylabel(maths(ylabel))
   return axes

@@ -6,7 +6,6 @@ scale of colours, so that they can be compared.
 
 import math
 import pathlib
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,7 +147,7 @@ def _panel(
 ) -> Image:  # fmt: skip
   rows, columns = grid.values.shape
   axes = canvas.panel(
-    textwrap.fill(group, 48), 'learning rate', 'batch size',
+    group, 'learning rate', 'batch size',
     height=0.9 + 0.3 * max(rows, 2),
   )  # fmt: skip
   low, high = ends

@@ -1,7 +1,6 @@
 """How did curvature move while the runs trained, and did the rate steer it?"""
 
 import pathlib
-import textwrap
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,9 +84,7 @@ def _panel(
   lines: Sequence[tuple[Trial, Line]], shades: Shades, of: Callable, what: str,
   ylabel: str,
 ) -> Image:  # fmt: skip
-  axes = canvas.panel(
-    textwrap.fill(group, 48), 'share of the updates', ylabel, height=2.9
-  )
+  axes = canvas.panel(group, 'share of the updates', ylabel, height=2.9)
   for trial, (steps, values) in lines:
     last = max(trial.step if np.isfinite(trial.step) else 0, steps[-1]) or 1
     axes.plot(
