@@ -196,7 +196,7 @@ def main() -> None:
       print(f'{images:4d} images of {size}²: {rate:6.1f} images/s')
     return None
   if args.points:
-    for points in (4, 16, 64):
+    for points in (16, 64, 256):
       found = child(
         args, peak='ours', method='integrated_gradients', path=points
       )
