@@ -31,6 +31,7 @@ from matplotlib import pyplot as plt
 
 EXAMPLES = 64
 IMPLICIT = 'none'
+MARKS = 'osD^v'
 MATCH = 0.1
 """Arms whose robust accuracies are at most this far apart count as matched."""
 
@@ -133,7 +134,7 @@ def mean_map(row: dict, attack: str = 'topk') -> float:
 
 
 def draw(rows: list[dict], path: pathlib.Path) -> None:
-  figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout='constrained')
+  figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), layout='constrained')
   methods = list(dict.fromkeys(r['method'] for r in rows))
   colours = plt.get_cmap('tab20')(np.linspace(0, 1, len(methods)))
   panels = (
@@ -142,20 +143,21 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
     (lambda r: r['apgd_square'], mean_map),
   )
   for axis, (across, up) in zip(axes, panels, strict=True):
-    for method, colour in zip(methods, colours, strict=True):
+    for i, (method, colour) in enumerate(zip(methods, colours, strict=True)):
       here = [r for r in rows if r['method'] == method]
       implicit = method == IMPLICIT
       axis.plot(
         [across(r) for r in here], [up(r) for r in here],
-        '*-' if implicit else 'o-', color='k' if implicit else colour,
-        markersize=9 if implicit else 4, linewidth=0.8, label=method,
-      )  # fmt: skip
-      last = here[-1]
-      axis.annotate(
-        'plain SGD, lr' if implicit else method, (across(last), up(last)),
-        xytext=(3, 2), textcoords='offset points', fontsize=6,
+        '*-' if implicit else f'{MARKS[i % len(MARKS)]}-',
+        color='k' if implicit else colour, markersize=9 if implicit else 4,
+        linewidth=0.8, label='plain SGD, by lr' if implicit else method,
       )  # fmt: skip
     axis.spines[['top', 'right']].set_visible(False)
+  handles, labels = axes[0].get_legend_handles_labels()
+  figure.legend(
+    handles, labels, loc='outside lower center', ncols=7, fontsize=7,
+    frameon=False,
+  )  # fmt: skip
   eps = rows[0]['eps']
   for axis in axes[:2]:
     axis.set(xscale='log', xlabel='seconds a step over plain SGD')

@@ -1,5 +1,6 @@
 """Which colour is which learning rate, network or objective?"""
 
+import math
 import textwrap
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from implicit_attr.report import canvas
 from implicit_attr.report.tree import Tree, Trial
 
 MARKS = 'os^DvP'
+_ROW = 0.16  # inches of a line of a legend
 
 
 class Shades:
@@ -44,7 +46,7 @@ class Shades:
   def legend(
     self, axes: Any, shown: Sequence[Hashable], title: str = ''
   ) -> None:
-    """A legend above the panel, of what is shown in it."""
+    """A legend below the panel, of what is shown in it."""
     from matplotlib.lines import Line2D
 
     shown = [v for v in self.values if v in set(shown)]
@@ -56,9 +58,14 @@ class Shades:
       )
       for v in shown
     ]  # fmt: skip
-    axes.figure.legend(
-      handles=entries, loc='outside upper left', title=title or None,
-      ncols=6 if self.numbers else 1, columnspacing=0.8, handletextpad=0.1,
+    longest = max(len(self._label(v)) for v in shown)
+    columns = 6 if self.numbers else 2 if longest < 20 else 1
+    figure = axes.figure
+    rows = math.ceil(len(entries) / columns)
+    figure.set_figheight(figure.get_figheight() + _ROW * max(rows - 2, 0))
+    figure.legend(
+      handles=entries, loc='outside lower left', title=title or None,
+      ncols=columns, columnspacing=0.8, handletextpad=0.1,
       alignment='left', title_fontsize=8, borderpad=0,
     )  # fmt: skip
 
