@@ -10,9 +10,9 @@ does a step of it cost? `:small` is 46 arms on digits with short walks; `:mnist`
 longer walks: they want a GPU, and the data's folder in $TFDS_DATA_DIR. `:madry`
 is the MNIST table of Chen et al. (arXiv 1905.09957) with TRADES and SCORPIO, 18
 arms, for a GPU as well; `:madry_small` is what one core does of it, for
-docs/madry.py. Run so far: `:small` whole, in some 50 minutes of one core of an AMD
-EPYC (docs/frontier.md), and 13 arms of `:madry_small` (docs/madry.md); of the
-others nothing.
+docs/madry.py. Run so far: `:small` whole, its last 13 arms in 8 minutes of one
+busy core of an AMD EPYC (docs/frontier.md), and 13 arms of `:madry_small`
+(docs/madry.md); of the others nothing.
 """
 
 import itertools
