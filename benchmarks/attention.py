@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from implicit_attr import programs
 from implicit_attr.models import attention
 
 CLOCKS = {'wall': time.perf_counter, 'process': time.process_time}
@@ -167,6 +168,7 @@ def main() -> None:
   add('--torch', action='store_true')
   args = parser.parse_args()
   args.stopped = set()
+  programs.keep_memory()  # as in a run
   device = jax.devices()[0]
   print(f'jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores')
   print(f'{args.heads} heads of {args.width}; clock: {args.clock}')

@@ -3,11 +3,12 @@
   python docs/study.py runs/lr_batch runs/edge runs/attention > tables.md
 
 For every tree: the gain of each map from larger learning rates and smaller
-batches, the claims that have enough runs, and how well each curvature predicts
-robustness across runs (Spearman; in brackets with learning rate and batch size
-held fixed), with 95 % intervals.
+batches, the claims that have enough runs, for transformers the means over
+seeds, and how well each curvature predicts robustness across runs (Spearman; in
+brackets with learning rate and batch size held fixed), with 95 % intervals.
 """
 
+import json
 import math
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from implicit_attr import claims
+from implicit_attr import records as records_of
 
 RULES = {
   'last': 'fixed duration',
@@ -28,6 +30,11 @@ PREDICTORS = {
   'w1': '‖W1‖² λ_max',
   'input_lambda': '‖H_x‖',
   'normalized_curvature': '‖H_x‖/‖g_x‖',
+}
+DIAGNOSTICS = {
+  'attention/entropy_ratio': 'entropy / log N',
+  'attention/spread': 'score spread',
+  'attention/rank_radius': 'rank radius',
 }
 TOO_FEW = 3
 
@@ -103,6 +110,46 @@ def predictors(records: list[dict], rule: str) -> str:
   return table(['', *PREDICTORS.values()], rows)
 
 
+def means(records: list[dict], rule: str) -> str:
+  """What each kernel and rate led to, in the mean over seeds."""
+  ended = DIAGNOSTICS if rule == 'last' else {}  # of milestones none are known
+  groups: dict[tuple, list[dict]] = {}
+  for r in records:
+    if r['rule'] == rule:
+      groups.setdefault((r['attention'], r['lr']), []).append(r)
+  maps = list(dict.fromkeys(r['map'] for r in records))
+  rows = []
+  for (kernel, lr), mine in groups.items():
+    mean = lambda name, of: f'{np.mean([r[name] for r in of]):.3g}'
+    logged = [of_attention(pathlib.Path(r['run'])) for r in mine]
+    cells = [f'{kernel}, {lr:g}', str(len({r['seed'] for r in mine}))]
+    cells += [mean(name, mine) for name in ('accuracy', 'train_loss')]
+    for name in maps:
+      here = [r for r in mine if r['map'] == name]
+      masses = [inside(pathlib.Path(r['run']), rule, name) for r in here]
+      mass = '' if None in masses else f', {np.mean(masses):.2f}'
+      cells.append(f'{mean("topk", here)} ({mean("random_topk", here)}{mass})')
+    cells += [mean('lambda_max', mine), *(mean(n, logged) for n in ended)]
+    rows.append(cells)
+  head = ['', 'seeds', 'accuracy', 'train loss', *maps, 'λ_max']
+  return table([*head, *ended.values()], rows)
+
+
+def of_attention(run: pathlib.Path) -> dict[str, float]:
+  """The last attention diagnostics of a run; {} without attention."""
+  found: dict[str, float] = {}
+  for line in records_of.read_metrics(run):
+    found |= {k: v for k, v in line.items() if k in DIAGNOSTICS}
+  return found
+
+
+def inside(run: pathlib.Path, rule: str, name: str) -> float | None:
+  """The share of a clean map inside the true mask; None if none is known."""
+  rows = json.loads((run / 'evaluation' / f'{rule}.json').read_text())['rows']
+  row = next(r for r in rows if r['attribution'] == name)
+  return row['faithfulness'].get('mask_mass', {}).get('mean')
+
+
 def main(trees: Sequence[str]) -> None:
   for tree in map(pathlib.Path, trees):
     records, problems = claims.read(tree)
@@ -116,6 +163,9 @@ def main(trees: Sequence[str]) -> None:
       if verdict.claim.name != 'C2':
         print(gains(verdict))
     for rule, name in RULES.items():
+      if any(r['attention'] for r in records):
+        print(f'\nMeans (random signs, share inside the mask), at {name}:\n')
+        print(means(records, rule))
       print(f'\nWhat predicts top-k kept, at {name}:\n')
       print(predictors(records, rule))
 
