@@ -5,12 +5,12 @@
     --workdir runs/attention
   python -m implicit_attr.main --mode report --workdir runs/attention
 
-The argument names one of `DATA`, all if none; 30 and 10 arms. `:small` is 4
-arms of seconds. Feeds docs/study.md. Seen on two busy cores of an AMD EPYC:
-`:digits` in an hour, C1 supported for the kernels, C4 to C6 undecided;
+The argument names one of `DATA`, all if none; 30 arms each. `:small` is 4 arms
+of seconds. Feeds docs/study.md. Seen on two cores of an AMD EPYC: `:digits` in
+an hour, the machine busy, C1 supported for the kernels, C4 to C6 undecided;
 `:planted`, without lanes (ten ViTs of 64 tokens in one program are slower than
-one after another), in 20 minutes, C1 and C4 undecided. Only softmax learns it
-in this time.
+one after another), by two launchers with a core each in 65 minutes, all of it
+undecided.
 """
 
 import itertools

@@ -10,8 +10,8 @@ does a step of it cost? `:small` is 46 arms on digits with short walks; `:mnist`
 longer walks: they want a GPU, and the data's folder in $TFDS_DATA_DIR. `:madry`
 is the MNIST table of Chen et al. (arXiv 1905.09957) with TRADES and SCORPIO, 18
 arms, for a GPU as well; `:madry_small` is what one core does of it, for
-docs/madry.py. Run so far: `:small` whole, its last 13 arms in 8 minutes of one
-busy core of an AMD EPYC (docs/frontier.md), and 13 arms of `:madry_small`
+docs/madry.py. Run so far, on one busy core of an AMD EPYC: `:small`, its last
+13 arms in 8 minutes (docs/frontier.md), and `:madry_small`, its last five in 18
 (docs/madry.md); of the others nothing.
 """
 
