@@ -106,7 +106,8 @@ def predictors(records: list[dict], rule: str) -> str:
         '–' if len(columns) < 12
         else f'{written(plain)} ({fixed.value:+.2f})'
       )  # fmt: skip
-    rows.append([', '.join(key).replace('_', ' '), *cells])
+    if set(cells) != {'–'}:
+      rows.append([', '.join(key).replace('_', ' '), *cells])
   return table(['', *PREDICTORS.values()], rows)
 
 
