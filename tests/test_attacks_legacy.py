@@ -200,9 +200,12 @@ def test_where_every_change_flips_the_label_art_drops_and_rar_counts_one():
   (x, y), net = images(np.float32), network(np.float32)
 
   def fragile(params, z, beta=None):
-    # Three examples lose their label by any change.
-    changed = jnp.any(z != x, (1, 2, 3)) & (jnp.arange(B) < 3)
-    other = 100 * jax.nn.one_hot((y + 1) % CLASSES, CLASSES)
+    # Three examples lose their label by any change; a path has all of them
+    # once for every point.
+    n = len(z) // B
+    changed = jnp.any(z != jnp.tile(x, (n, 1, 1, 1)), (1, 2, 3))
+    changed &= jnp.tile(jnp.arange(B) < 3, n)
+    other = 100 * jax.nn.one_hot((jnp.tile(y, n) + 1) % CLASSES, CLASSES)
     logits, out = apply_fn(params, z, beta)
     return logits + jnp.where(changed[:, None], other, 0), out
 
