@@ -161,9 +161,10 @@ def test_a_lane_is_its_single_run_in_every_traced_field(tmp_path):
   met = [checkpoint(c, tmp_path / 'grid' / str(i), 'train_loss') is not None
          for i, c in enumerate(configs)]  # fmt: skip
   assert met == [True, False]
-  # Its neighbour differs in every field: what leaked would show here.
-  single(configs[0], tmp_path / 'alone')
-  same_run(configs[0], tmp_path / 'grid' / '0', tmp_path / 'alone')
+  for i, config in enumerate(configs):
+    alone = tmp_path / f'alone_{i}'
+    single(config, alone)
+    same_run(config, tmp_path / 'grid' / str(i), alone)
 
 
 def test_lanes_of_a_convolutional_network_train_in_turns(tmp_path):

@@ -9,8 +9,8 @@ The argument names one of `DATA`, all if none; 30 arms each. `:small` is 4 arms
 of seconds. Feeds docs/study.md. Seen on two cores of an AMD EPYC: `:digits` in
 an hour, the machine busy, C1 supported for the kernels, C4 to C6 undecided;
 `:planted`, without lanes (ten ViTs of 64 tokens in one program are slower than
-one after another), by two launchers with a core each in 65 minutes, all of it
-undecided.
+one after another), by one launcher and soon a second, a core each, in 65
+minutes beside other work, all of it undecided.
 """
 
 import itertools
@@ -22,10 +22,7 @@ from configs import digits_vit, planted_vit
 MAPS = ('gradient', 'raw', 'rollout', 'chefer')
 DATA = {
   'digits': (digits_vit, {'train.duration': '40 epochs'}),
-  'planted': (
-    planted_vit,
-    {'train.duration': '25 epochs'},
-  ),
+  'planted': (planted_vit, {'train.duration': '25 epochs'}),
 }
 KERNELS = {
   'digits': ('softmax', 'elu1_sum', 'elu1_none'),
@@ -53,7 +50,7 @@ def get_config(arg=None):
         base.model.update({'width': 32, 'heads': 2})
         base.track.update({'every': '100%', 'examples': 16})
         base.evaluation.steps = 10
-        # What every arm passes.
+        # What every arm that learns passes.
         base.train.milestones.update({'train_loss': 0.7, 'test_accuracy': 0.7})
     for seed, kernel, lr in itertools.product(  # whole seeds come first
       (0,) if small else SEEDS,

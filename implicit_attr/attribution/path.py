@@ -70,7 +70,8 @@ def integrated_gradients(
   """(x - baseline) times the mean gradient between (arXiv 1703.01365, eq. 1).
 
   Args:
-    apply_fn: (params, x) -> (logits [B, C], out).
+    apply_fn: (params, x) -> (logits [n, C], out), row by row: the points of a
+      chunk come as one batch of n = chunk B rows.
     params: what `apply_fn` takes.
     x: [B, ...], floating, pixel units.
     y: the classes asked about; int [B].

@@ -58,7 +58,7 @@ class Shades:
       )
       for v in shown
     ]  # fmt: skip
-    longest = max(len(self._label(v)) for v in shown)
+    longest = max((len(self._label(v)) for v in shown), default=0)
     columns = 6 if self.numbers else 2 if longest < 20 else 1
     figure = axes.figure
     rows = math.ceil(len(entries) / columns)
