@@ -105,7 +105,6 @@ def measure(row: dict, rounds: int) -> list[dict]:
   for record in seen:
     spent = np.array(times[record['name']][1])
     record['cost'] = float(np.median(spent / plain))
-    record['n'] = int(right.sum())
   return seen
 
 
