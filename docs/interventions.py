@@ -112,6 +112,7 @@ def main(root: pathlib.Path) -> None:
     yscale='log', xlabel='row sum over its mean', ylabel='rows',
     title='elu + 1 and its normaliser',
   )  # fmt: skip
+  right.set_ylim(top=1e6)  # room for the legend
   right.legend(frameon=False)
   figure.savefig(pathlib.Path(__file__).with_suffix('.png'), dpi=120)
 

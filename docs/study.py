@@ -127,13 +127,35 @@ def means(records: list[dict], rule: str) -> str:
     cells += [mean(name, mine) for name in ('accuracy', 'train_loss')]
     for name in maps:
       here = [r for r in mine if r['map'] == name]
-      masses = [inside(pathlib.Path(r['run']), rule, name) for r in here]
-      mass = '' if None in masses else f', {np.mean(masses):.2f}'
+      said = [attacked(pathlib.Path(r['run']), rule, name) for r in here]
+      masses = [r['faithfulness'].get('mask_mass') for r in said]
+      known = None not in masses
+      mass = f', {np.mean([m["mean"] for m in masses]):.2f}' if known else ''
       cells.append(f'{mean("topk", here)} ({mean("random_topk", here)}{mass})')
     cells += [mean('lambda_max', mine), *(mean(n, logged) for n in ended)]
     rows.append(cells)
   head = ['', 'seeds', 'accuracy', 'train loss', *maps, 'λ_max']
   return table([*head, *ended.values()], rows)
+
+
+def guards(records: list[dict], rule: str) -> str:
+  """What a map must not have lost: it moves, and it says what matters."""
+  groups: dict[tuple, list[pathlib.Path]] = {}
+  for r in records:
+    if r['rule'] == rule:
+      found = groups.setdefault((r['attention'], r['lr']), [])
+      found.append(pathlib.Path(r['run']))
+  maps = list(dict.fromkeys(r['map'] for r in records))
+  rows = []
+  for (kernel, lr), runs in groups.items():
+    cells = [f'{kernel}, {lr:g}']
+    for name in maps:
+      here = [attacked(run, rule, name) for run in runs]
+      cosine = np.mean([r['metrics']['pearson']['mean'] for r in here])
+      auc = [r['faithfulness']['deletion_auc']['mean'] for r in here]
+      cells.append(f'{cosine:.3f}, {np.mean(auc):.3f}')
+    rows.append(cells)
+  return table(['', *maps], rows)
 
 
 def of_attention(run: pathlib.Path) -> dict[str, float]:
@@ -144,11 +166,10 @@ def of_attention(run: pathlib.Path) -> dict[str, float]:
   return found
 
 
-def inside(run: pathlib.Path, rule: str, name: str) -> float | None:
-  """The share of a clean map inside the true mask; None if none is known."""
+def attacked(run: pathlib.Path, rule: str, name: str) -> dict:
+  """What the attack on the map `name` left, as the evaluation wrote it."""
   rows = json.loads((run / 'evaluation' / f'{rule}.json').read_text())['rows']
-  row = next(r for r in rows if r['attribution'] == name)
-  return row['faithfulness'].get('mask_mass', {}).get('mean')
+  return next(r for r in rows if r['attribution'] == name)
 
 
 def main(trees: Sequence[str]) -> None:
@@ -167,6 +188,8 @@ def main(trees: Sequence[str]) -> None:
       if any(r['attention'] for r in records):
         print(f'\nMeans (random signs, share inside the mask), at {name}:\n')
         print(means(records, rule))
+      print(f'\nCentred cosine under attack, deletion AUC, at {name}:\n')
+      print(guards(records, rule))
       print(f'\nWhat predicts top-k kept, at {name}:\n')
       print(predictors(records, rule))
 
