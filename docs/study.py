@@ -3,9 +3,9 @@
   python docs/study.py runs/lr_batch runs/edge runs/attention > tables.md
 
 For every tree: the gain of each map from larger learning rates and smaller
-batches, the claims that have enough runs, for transformers the means over
-seeds, and how well each curvature predicts robustness across runs (Spearman; in
-brackets with learning rate and batch size held fixed), with 95 % intervals.
+batches, the claims that have enough runs, the means over seeds, and how well
+each curvature predicts robustness across runs (Spearman; in brackets with
+learning rate and batch size held fixed), with 95 % intervals.
 """
 
 import json
@@ -111,19 +111,27 @@ def predictors(records: list[dict], rule: str) -> str:
   return table(['', *PREDICTORS.values()], rows)
 
 
+def setting(r: dict) -> str:
+  """Kernel or loss, learning rate, batch size."""
+  name = (r['attention'] or r['loss']).replace('_', ' ')
+  return f'{name}, {r["lr"]:g}, {r["batch_size"]}'
+
+
 def means(records: list[dict], rule: str) -> str:
-  """What each kernel and rate led to, in the mean over seeds."""
-  ended = DIAGNOSTICS if rule == 'last' else {}  # of milestones none are known
-  groups: dict[tuple, list[dict]] = {}
+  """What each setting led to, in the mean over seeds."""
+  attention = any(r['attention'] for r in records)
+  # Of milestones no diagnostics are known.
+  ended = DIAGNOSTICS if attention and rule == 'last' else {}
+  groups: dict[str, list[dict]] = {}
   for r in records:
     if r['rule'] == rule:
-      groups.setdefault((r['attention'], r['lr']), []).append(r)
+      groups.setdefault(setting(r), []).append(r)
   maps = list(dict.fromkeys(r['map'] for r in records))
   rows = []
-  for (kernel, lr), mine in groups.items():
+  for name_of, mine in groups.items():
     mean = lambda name, of: f'{np.mean([r[name] for r in of]):.3g}'
     logged = [of_attention(pathlib.Path(r['run'])) for r in mine]
-    cells = [f'{kernel}, {lr:g}', str(len({r['seed'] for r in mine}))]
+    cells = [name_of, str(len({r['seed'] for r in mine}))]
     cells += [mean(name, mine) for name in ('accuracy', 'train_loss')]
     for name in maps:
       here = [r for r in mine if r['map'] == name]
@@ -132,23 +140,22 @@ def means(records: list[dict], rule: str) -> str:
       known = None not in masses
       mass = f', {np.mean([m["mean"] for m in masses]):.2f}' if known else ''
       cells.append(f'{mean("topk", here)} ({mean("random_topk", here)}{mass})')
-    cells += [mean('lambda_max', mine), *(mean(n, logged) for n in ended)]
-    rows.append(cells)
-  head = ['', 'seeds', 'accuracy', 'train loss', *maps, 'λ_max']
+    cells += [mean(n, mine) for n in ('lambda_max', 'normalized_curvature')]
+    rows.append([*cells, *(mean(n, logged) for n in ended)])
+  head = ['', 'seeds', 'accuracy', 'train loss', *maps, 'λ_max', '‖H_x‖/‖g_x‖']
   return table([*head, *ended.values()], rows)
 
 
 def guards(records: list[dict], rule: str) -> str:
   """What a map must not have lost: it moves, and it says what matters."""
-  groups: dict[tuple, list[pathlib.Path]] = {}
+  groups: dict[str, list[pathlib.Path]] = {}
   for r in records:
     if r['rule'] == rule:
-      found = groups.setdefault((r['attention'], r['lr']), [])
-      found.append(pathlib.Path(r['run']))
+      groups.setdefault(setting(r), []).append(pathlib.Path(r['run']))
   maps = list(dict.fromkeys(r['map'] for r in records))
   rows = []
-  for (kernel, lr), runs in groups.items():
-    cells = [f'{kernel}, {lr:g}']
+  for name_of, runs in groups.items():
+    cells = [name_of]
     for name in maps:
       here = [attacked(run, rule, name) for run in runs]
       cosine = np.mean([r['metrics']['pearson']['mean'] for r in here])
@@ -185,9 +192,8 @@ def main(trees: Sequence[str]) -> None:
       if verdict.claim.name != 'C2':
         print(gains(verdict))
     for rule, name in RULES.items():
-      if any(r['attention'] for r in records):
-        print(f'\nMeans (random signs, share inside the mask), at {name}:\n')
-        print(means(records, rule))
+      print(f'\nMeans (random signs, share inside the mask), at {name}:\n')
+      print(means(records, rule))
       print(f'\nCentred cosine under attack, deletion AUC, at {name}:\n')
       print(guards(records, rule))
       print(f'\nWhat predicts top-k kept, at {name}:\n')

