@@ -4,11 +4,11 @@
     --config configs/sweeps/images.py:cifar --workdir runs/cifar
   python -m implicit_attr.main --mode report --workdir runs/cifar
 
-The argument names one of `SETS`, all if none. `cifar` and `mnist10k`: two
-learning rates × two batch sizes × two losses × three seeds, 24 arms, a network
-of 8 to 32 channels on 4,000 images. `resnet8`: two rates × three seeds, 6 arms.
-Without lanes: side by side, convolutions whose weights differ are slower than
-one after another. `:small` is 2 arms of seconds. Feeds docs/study.md.
+The argument names one of `SETS`, all if none; 24 arms each: two learning rates
+× two batch sizes × two losses × three seeds, a network of 8 to 32 channels on
+4,000 images. Without lanes: side by side, convolutions whose weights differ are
+slower than one after another. `:small` is 2 arms of seconds. Feeds
+docs/study.md.
 
 Seen on two cores of an AMD EPYC, a launcher on each: `:mnist10k` and `:cifar`
 together in 44 minutes beside other work; C1 contradicted on the first and
@@ -20,17 +20,15 @@ import os
 
 import ml_collections
 
-from configs import cifar_cnn, cifar_resnet8, mnist10k_cnn
+from configs import cifar_cnn, mnist10k_cnn
 
 CNN = {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}
 RATES = {'cross_entropy': (0.02, 0.1), 'squared_error': (0.03, 0.1)}
 SEEDS = (0, 1, 2)
-SETS = {  # name: (config, its network, batches, duration, milestones)
+BATCHES = (16, 128)
+SETS = {  # name: (config, milestones)
   'cifar': (
     cifar_cnn,
-    CNN,
-    (16, 128),
-    '20 epochs',
     {
       'cross_entropy': {'train_loss': 1.6, 'test_accuracy': 0.35},
       'squared_error': {'train_loss': 0.38, 'test_accuracy': 0.32},
@@ -38,23 +36,12 @@ SETS = {  # name: (config, its network, batches, duration, milestones)
   ),
   'mnist10k': (
     mnist10k_cnn,
-    CNN,
-    (16, 128),
-    '20 epochs',
     {
       'cross_entropy': {'train_loss': 0.3, 'test_accuracy': 0.9},
       'squared_error': {'train_loss': 0.15, 'test_accuracy': 0.9},
     },
   ),
-  'resnet8': (
-    cifar_resnet8,
-    {'width': 8},
-    (64,),
-    '10 epochs',
-    {'cross_entropy': {'train_loss': 1.6, 'test_accuracy': 0.38}},
-  ),
 }
-SMALL = {'mnist10k': (mnist10k_cnn, CNN, (16,), None, RATES)}
 
 
 def get_config(arg=None):
@@ -62,12 +49,12 @@ def get_config(arg=None):
   if arg not in (None, 'small', *SETS):
     allowed = ', '.join(['small', *SETS])
     raise ValueError(f'config argument {arg!r}; allowed: {allowed}')
-  chosen = SMALL if small else {arg: SETS[arg]} if arg else SETS
   arms = []
-  for name, (module, network, batches, duration, milestones) in chosen.items():
-    for loss in milestones:
+  for name in {None: SETS, 'small': ('mnist10k',)}.get(arg, (arg,)):
+    module, milestones = SETS[name]
+    for loss in RATES:
       base = module.get_config('smoke' if small else None)
-      base.model.update(network)
+      base.model.update(CNN)
       base.optim.update({'momentum': 0.0, 'schedule': 'constant'})
       if not small:
         base.data.data_dir = os.environ.get('TFDS_DATA_DIR')
@@ -75,7 +62,7 @@ def get_config(arg=None):
         if name != 'mnist10k':
           base.data.name = 'cifar10_jpeg'
           base.evaluation.eps = 4 / 255
-        base.train.update({'duration': duration, 'eval_every': '5%'})
+        base.train.update({'duration': '20 epochs', 'eval_every': '5%'})
         base.train.milestones.update(milestones[loss])
         base.track.update({'every': '50%', 'examples': 32})
         base.evaluation.attributions = ('gradient', 'gradient_x_input')
@@ -83,7 +70,7 @@ def get_config(arg=None):
         base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
       for seed, batch, lr in itertools.product(
         (0,) if small else SEEDS,
-        batches,
+        (16,) if small else BATCHES,
         RATES[loss][1:] if small else RATES[loss],
       ):
         arms.append(
