@@ -173,6 +173,15 @@ def test_cosformer_prefers_near_tokens_in_both_directions(x64):
       np.testing.assert_allclose(a[i, j], near, rtol=1e-12)
 
 
+def test_a_gradient_keeps_the_features_and_nothing_for_their_slope():
+  """q, k and v, and phi(q) and phi(k); a sum over positions is small."""
+  qkv = np.random.default_rng(0).normal(size=(3, 1, 64, 2, 16))
+  attend = functools.partial(attention.attend, 'elu1_none')
+  _, pull = jax.vjp(attend, *jnp.asarray(qkv, jnp.float32))
+  kept = sum(leaf.size for leaf in jax.tree.leaves(pull))
+  assert kept < 5.5 * qkv[0].size
+
+
 @pytest.mark.parametrize('name', SHORT)
 def test_rows_of_any_size_stay_finite_with_their_derivatives(name):
   """Large, all-negative (dead) and zero rows; value, gradient, product."""
