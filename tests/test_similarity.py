@@ -94,6 +94,33 @@ def test_topk_ties_go_to_the_smaller_index():
   np.testing.assert_array_equal(shared, [0.5])  # {1, 3} and {0, 1}
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('n', [1, 7, 64, 100])
+def test_the_largest_are_those_of_a_stable_sort(x64, dtype, n):
+  rng = np.random.default_rng(n)
+  a = rng.normal(size=(40, n)).astype(dtype)
+  a[10:20] = a[10:20].round(0) * rng.choice([-1, 1], (10, n))  # ties, 0 and -0
+  a[20:30] *= 10.0 ** rng.integers(-35, 35, (10, n))
+  a[30:35, ::3], a[35:, ::2] = np.inf, -np.inf
+  wrong = a.copy()
+  wrong[:, n // 2] = np.copysign(np.nan, wrong[:, n // 2])
+  for k in {1, (n + 1) // 2, n}:
+    for m in (a, wrong):
+      # NaN first, then the larger, then the smaller index.
+      order = np.argsort(np.where(np.isnan(m), -np.inf, -m), 1, kind='stable')
+      first = np.isnan(m).argmax(1)
+      if np.isnan(m).any():
+        order = np.stack(
+          [
+            [f, *(i for i in o if i != f)]
+            for f, o in zip(first, order, strict=True)
+          ]
+        )
+      want = np.zeros(m.shape, bool)
+      np.put_along_axis(want, order[:, :k], True, 1)
+      np.testing.assert_array_equal(similarity.top_mask(m, k), want)
+
+
 def test_topk_intersection_equals_a_count_by_sorting(x64):
   a, b = (m.reshape(5, -1) for m in maps(6, 'ties'))
   n = np.arange(36)

@@ -40,7 +40,10 @@ def magnitude(a: Array) -> Array:
   speaks of, as in Ghorbani et al. (arXiv 1710.10547).
   """
   a = jnp.abs(a)
-  return jnp.sum(a, -1) if a.ndim == 4 else a
+  if a.ndim != 4:
+    return a
+  # XLA sums three channels on a CPU three times as fast as a product.
+  return jnp.matmul(a, jnp.ones(a.shape[-1], a.dtype), precision='highest')
 
 
 def mass(a: Array) -> Array:
