@@ -17,29 +17,64 @@ undecided on the second, where one arm (squared error, 0.1, 16) diverged.
 
 import itertools
 import os
+from types import ModuleType
+from typing import NamedTuple
 
 import ml_collections
 
-from configs import cifar_cnn, mnist10k_cnn
+from configs import cifar_cnn, cifar_resnet8, mnist10k_cnn, planted_cnn
 
 CNN = {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}
 RATES = {'cross_entropy': (0.02, 0.1), 'squared_error': (0.03, 0.1)}
-SEEDS = (0, 1, 2)
 BATCHES = (16, 128)
-SETS = {  # name: (config, milestones)
-  'cifar': (
+
+
+class Set(NamedTuple):
+  """One factorial: a config, what it changes, milestones and rates by loss."""
+
+  module: ModuleType
+  changes: dict[str, dict]
+  milestones: dict[str, dict[str, float]]
+  rates: dict[str, tuple[float, float]] = RATES
+  seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+SETS = {
+  'cifar': Set(
     cifar_cnn,
+    {'model': CNN, 'data': {'augment': ()}},
     {
       'cross_entropy': {'train_loss': 1.6, 'test_accuracy': 0.35},
       'squared_error': {'train_loss': 0.38, 'test_accuracy': 0.32},
     },
   ),
-  'mnist10k': (
+  'mnist10k': Set(
     mnist10k_cnn,
+    {'model': CNN},
     {
       'cross_entropy': {'train_loss': 0.3, 'test_accuracy': 0.9},
       'squared_error': {'train_loss': 0.15, 'test_accuracy': 0.9},
     },
+  ),
+  'planted': Set(
+    planted_cnn,
+    {
+      'model': {'width': 8, 'activation': 'gelu'},
+      'data': {'difficulty': 'easy'},
+      'train': {'duration': '40 epochs'},
+    },
+    {'cross_entropy': {'train_loss': 0.5, 'test_accuracy': 0.7}},
+    {'cross_entropy': (0.05, 0.2)},
+  ),
+  'resnet8': Set(
+    cifar_resnet8,
+    {
+      'model': {'width': 8, 'norm': 'batch'},
+      'train': {'duration': '12 epochs', 'eval_every': '10%'},
+    },
+    {'cross_entropy': {'train_loss': 1.75, 'test_accuracy': 0.35}},
+    {'cross_entropy': (0.05, 0.4)},
+    (0, 1, 2),
   ),
 }
 
@@ -51,27 +86,30 @@ def get_config(arg=None):
     raise ValueError(f'config argument {arg!r}; allowed: {allowed}')
   arms = []
   for name in {None: SETS, 'small': ('mnist10k',)}.get(arg, (arg,)):
-    module, milestones = SETS[name]
-    for loss in RATES:
-      base = module.get_config('smoke' if small else None)
-      base.model.update(CNN)
+    chosen = SETS[name]
+    for loss, rates in chosen.rates.items():
+      base = chosen.module.get_config('smoke' if small else None)
       base.optim.update({'momentum': 0.0, 'schedule': 'constant'})
+      base.optim.warmup = 'never'
       if not small:
-        base.data.data_dir = os.environ.get('TFDS_DATA_DIR')
-        base.data.update({'subset': 4000, 'augment': ()})
-        if name != 'mnist10k':
-          base.data.name = 'cifar10_jpeg'
-          base.evaluation.eps = 4 / 255
+        base.data.subset = 4000
         base.train.update({'duration': '20 epochs', 'eval_every': '5%'})
-        base.train.milestones.update(milestones[loss])
+        base.train.milestones.update(chosen.milestones[loss])
         base.track.update({'every': '50%', 'examples': 32})
         base.evaluation.attributions = ('gradient', 'gradient_x_input')
         # docs/attack_strength.png: the attack is flat from 10 steps.
         base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
+        if name != 'planted':
+          base.data.data_dir = os.environ.get('TFDS_DATA_DIR')
+        if base.data.name == 'cifar10':
+          base.data.name = 'cifar10_jpeg'
+          base.evaluation.eps = 4 / 255
+      for field, values in chosen.changes.items():
+        base[field].update(values)
       for seed, batch, lr in itertools.product(
-        (0,) if small else SEEDS,
+        (0,) if small else chosen.seeds,
         (16,) if small else BATCHES,
-        RATES[loss][1:] if small else RATES[loss],
+        rates[1:] if small else rates,
       ):
         arms.append(
           {

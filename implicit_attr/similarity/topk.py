@@ -94,6 +94,7 @@ def _kth_largest(order: Array, counts: Array, bits: int) -> Array:
 
   def step(i: Array, low: Array) -> Array:
     more = low | (one << (bits - 1 - i).astype(order.dtype))
+    # Exact below 2**24 entries, and floats add up faster than integers.
     reach = jnp.sum(order >= more, -1, keepdims=True, dtype='float32')
     return jnp.where(reach >= counts, more, low)
 
