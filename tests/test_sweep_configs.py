@@ -116,14 +116,14 @@ def test_small_is_the_smaller(name):
 
 
 def test_small_cost_and_small_ablations_are_minutes(small):
-  for name, most in (('cost', 35), ('ablations', 200)):
+  for name, most in (('cost', 35), ('ablations', 210)):
     assert len(small[name]) <= most
     for arm in small[name]:
       duration = arm.config['train']['duration']
       steps = cadence.steps('', duration, per_epoch=STEPS_PER_EPOCH)
       assert steps <= 1000 and arm.config['data']['name'] == 'digits'
   # Compiling is what ablations cost: arms have to share programs.
-  assert len(groups([arm.config for arm in small['ablations']], 30)) <= 18
+  assert len(groups([arm.config for arm in small['ablations']], 30)) <= 19
 
 
 def c3(root: pathlib.Path) -> claims.Verdict:

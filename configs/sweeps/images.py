@@ -63,8 +63,11 @@ SETS = {
       'data': {'difficulty': 'easy'},
       'train': {'duration': '40 epochs'},
     },
-    {'cross_entropy': {'train_loss': 0.5, 'test_accuracy': 0.7}},
-    {'cross_entropy': (0.05, 0.2)},
+    {
+      'cross_entropy': {'train_loss': 0.5, 'test_accuracy': 0.7},
+      'squared_error': {'train_loss': 0.3, 'test_accuracy': 0.6},
+    },
+    {'cross_entropy': (0.05, 0.2), 'squared_error': (0.1, 0.3)},
   ),
   'resnet8': Set(
     cifar_resnet8,
