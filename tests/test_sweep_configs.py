@@ -1,6 +1,7 @@
 """Does every sweep build, and do its arms give the claims what they ask for?"""
 
 import importlib
+import itertools
 import json
 import pathlib
 
@@ -41,7 +42,11 @@ def built(name: str, argument: str | None) -> list[sweep.Arm]:
 
 @pytest.fixture(scope='module')
 def small() -> dict[str, list[sweep.Arm]]:
-  return {name: built(name, 'small') for name in ('cost', 'ablations')}
+  return {
+    'cost': built('cost', 'small'),
+    'ablations': built('ablations', 'small'),
+    'target_loss': built('ablations', 'small_target_loss'),
+  }
 
 
 def write_run(root: pathlib.Path, arm: sweep.Arm, rate=100.0, kept=0.5):
@@ -100,7 +105,7 @@ def test_what_the_arms_name_is_there(name):
 
 def test_arms_of_cost_and_ablations_are_experiments(small):
   seen = set()
-  for arm in (*small['cost'], *small['ablations']):
+  for arm in itertools.chain(*small.values()):
     setting = arm.name.partition('/')[0]
     if setting not in seen:
       experiment.build(arm.config)
@@ -116,14 +121,14 @@ def test_small_is_the_smaller(name):
 
 
 def test_small_cost_and_small_ablations_are_minutes(small):
-  for name, most in (('cost', 35), ('ablations', 210)):
+  for name, most in (('cost', 35), ('ablations', 200)):
     assert len(small[name]) <= most
     for arm in small[name]:
       duration = arm.config['train']['duration']
       steps = cadence.steps('', duration, per_epoch=STEPS_PER_EPOCH)
       assert steps <= 1000 and arm.config['data']['name'] == 'digits'
   # Compiling is what ablations cost: arms have to share programs.
-  assert len(groups([arm.config for arm in small['ablations']], 30)) <= 19
+  assert len(groups([arm.config for arm in small['ablations']], 30)) <= 18
 
 
 def c3(root: pathlib.Path) -> claims.Verdict:
@@ -160,7 +165,7 @@ def test_explicit_routes_of_cost_stand_beside_plain_descent(small, tmp_path):
 
 
 def test_each_ablation_can_be_judged_by_itself(small, tmp_path):
-  for arm in small['ablations']:
+  for arm in (*small['ablations'], *small['target_loss']):
     lr = arm.config['optim']['lr']
     name = arm.name.partition('/')[0]
     scale = ablations.ABLATIONS[name].get('scale', 1)
@@ -176,7 +181,8 @@ def test_each_ablation_can_be_judged_by_itself(small, tmp_path):
 
 
 def test_an_ablation_changes_one_thing_and_the_rate(small):
-  one = {a.name: a.config for a in small['ablations'] if 'seed_0' in a.name}
+  arms = (*small['ablations'], *small['target_loss'])
+  one = {a.name: a.config for a in arms if 'seed_0' in a.name}
   of = lambda name: [c for n, c in one.items() if n.startswith(f'{name}/')]
   for name, overrides in ablations.ABLATIONS.items():
     start = 'resnet' if name in ablations.RESNETS else 'base'

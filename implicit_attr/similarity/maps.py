@@ -42,7 +42,7 @@ def magnitude(a: Array) -> Array:
   a = jnp.abs(a)
   if a.ndim != 4:
     return a
-  # XLA sums three channels on a CPU three times as fast as a product.
+  # On a CPU a product with ones takes a third of the time of XLA's sum.
   return jnp.matmul(a, jnp.ones(a.shape[-1], a.dtype), precision='highest')
 
 
