@@ -110,9 +110,9 @@ class LaneTracker:
       return _where(due, measure, memory)
 
     def both(values, due, state, memory, data, step):
-      e, *variables, key = network(values, state, step)
+      e, *variables, _ = network(values, state, step)
       probe = pick(data['probe'], values)
-      measure = lambda: tracking.of_both(e, *variables, probe, memory, key)
+      measure = lambda: tracking.of_both(e, *variables, probe, memory)
       return _where(due, measure, memory)
 
     def inputs(values, due, state, lambda_max, data, step):

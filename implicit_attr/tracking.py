@@ -4,6 +4,7 @@ import functools
 import logging
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -51,8 +52,8 @@ class Tracker:
     # Whole: what is written down must be on every host.
     whole = {'out_shardings': experiment.mesh.whole}
     bound = lambda fun: Program(functools.partial(fun, experiment), **whole)
-    self._parameters = bound(of_parameters)
-    self._inputs, self._cheap = bound(of_inputs), bound(of_both)
+    self._parameters = bound(_keyed(of_parameters))
+    self._inputs, self._cheap = bound(_keyed(of_inputs)), bound(of_both)
     has_attention = experiment.config['model']['name'] == 'vit'
     self._attention = bound(of_attention) if has_attention else None
     self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
@@ -81,15 +82,15 @@ class Tracker:
     jax.block_until_ready(state.params)
     began = time.perf_counter()
     self._started = self._started or began
-    network, key = self._arguments(state, step)
+    network, drawn = self._arguments(state, step)
     batch, sharp = self._batch, self._sharp
     if kind == 'dense':
-      found, memory = self._parameters(*network, batch, sharp, memory, key)
-      found |= self._inputs(*network, batch, found['param/lambda_max'], key)
+      found, memory = self._parameters(*network, batch, sharp, memory, *drawn)
+      found |= self._inputs(*network, batch, found['param/lambda_max'], *drawn)
       if self._attention:
         found |= self._attention(*network, batch)
     else:
-      found, memory = self._cheap(*network, batch, memory, key)
+      found, memory = self._cheap(*network, batch, memory)
     found = jax.device_get(found)
     self._cost[kind] = time.perf_counter() - began
     self.seconds += self._cost[kind]
@@ -110,15 +111,15 @@ class Tracker:
   def prepare(self, state: State, memory: Tree) -> None:
     """Begins to compile whatever this run will measure."""
     every = self._experiment.every
-    network, key = self._arguments(state, 0)
+    network, drawn = self._arguments(state, 0)
     batch, sharp = self._batch, self._sharp
     if every['track']:
-      self._parameters.prepare(*network, batch, sharp, memory, key)
-      self._inputs.prepare(*network, batch, np.float32(0), key)
+      self._parameters.prepare(*network, batch, sharp, memory, *drawn)
+      self._inputs.prepare(*network, batch, np.float32(0), *drawn)
       if self._attention:
         self._attention.prepare(*network, batch)
     if every['cheap']:
-      self._cheap.prepare(*network, batch, memory, key)
+      self._cheap.prepare(*network, batch, memory)
 
   def summary(self, training: float) -> None:
     """Logs what tracking cost beside `training` seconds without it."""
@@ -154,9 +155,9 @@ class Tracker:
     records.write_arrays(path, {'index': self._index, **arrays})
 
   def _arguments(self, state: State, step: int) -> tuple:
-    """(network, key) of a step."""
-    key = keys.stream(self._experiment.config['seed'], 'track', step)
-    return (state.params, state.model_state), key
+    """(network, seed and step that a key is made of) of a step."""
+    drawn = np.uint32(self._experiment.config['seed']), np.uint32(step)
+    return (state.params, state.model_state), drawn
 
   def _wait(self, kind: str) -> None:
     """Waits for the programs of `kind`, off the clock of the budget."""
@@ -172,6 +173,19 @@ class Tracker:
     self._started = self._started and self._started + spent
 
 
+def _keyed(fun: Callable) -> Callable:
+  """`fun` with (seed, step) in place of its last argument, the key.
+
+  Made inside the program: outside it costs as much as a small network's step.
+  """
+
+  def made(*args):
+    *args, seed, step = args
+    return fun(*args, keys.stream(seed, 'track', step))
+
+  return made
+
+
 def _parameter(experiment, params, model_state, batch, memory, key, draws):
   apply_fn = frozen(experiment.module, model_state)
   config = experiment.config['track']
@@ -182,12 +196,12 @@ def _parameter(experiment, params, model_state, batch, memory, key, draws):
 
 
 def of_both(
-  experiment: Experiment, params, model_state, batch, memory, key
+  experiment: Experiment, params, model_state, batch, memory
 ) -> tuple[dict[str, Array], Tree]:
   """The cheap measurement: what is found, and where the next one starts."""
   with numerics.exact():
     apply_fn, found, vector = _parameter(
-      experiment, params, model_state, batch, memory, key, 0
+      experiment, params, model_state, batch, memory, None, 0
     )
     found |= probes.gradient_norms(apply_fn, experiment.loss, params, batch)
   return found, vector

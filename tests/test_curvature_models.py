@@ -70,6 +70,21 @@ def test_products_are_those_of_the_dense_hessian(network, x64):
     assert (errors <= 1e-12 * np.linalg.norm(exact, axis=1)).all()
 
 
+def test_second_derivatives_are_those_of_the_dense_hessian(network, x64):
+  fun, params, dense = network
+  flat, unravel = ravel_pytree(params)
+  vectors = np.random.default_rng(1).standard_normal((3, flat.size))
+  one = lambda p, v: curvature.second_derivative(fun, p, unravel(v))
+  found = jax.jit(lambda p, vs: jax.lax.map(lambda v: one(p, v), vs))(
+    params, vectors
+  )
+  exact = np.einsum('si,ij,sj->s', vectors, dense, vectors)
+  # Terms of both signs cancel in the sum; they are summed to their rounding.
+  size = np.einsum('si,ij,sj->s', *(map(np.abs, (vectors, dense, vectors))))
+  assert (np.abs(found - exact) <= 1e-13 * size).all()
+  np.testing.assert_allclose(found, exact, rtol=1e-11)
+
+
 def test_top_five_eigenvalues_are_those_of_the_dense_hessian(network, x64):
   fun, params, dense = network
   start = curvature.rademacher(jax.random.key(0), params)

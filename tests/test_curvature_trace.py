@@ -67,6 +67,22 @@ def test_moments_lie_within_three_standard_errors(x64, sampled, name):
     assert 0.85 < np.std(z) < 1.15  # and the bars are not too wide
 
 
+def wave(params):
+  """A scalar function of a tree with a curved, coupled Hessian."""
+  return jnp.sum(jnp.sin(jnp.outer(params['a'], params['b'])) ** 2)
+
+
+@pytest.mark.parametrize('draws', [2, 7])
+def test_hessian_trace_is_the_trace_of_the_product(x64, draws):
+  draw = np.random.default_rng(0)
+  at = {n: jnp.array(draw.normal(size=k)) for n, k in (('a', 5), ('b', 3))}
+  key = jax.random.key(4)
+  found = curvature.hessian_trace(wave, at, key, draws=draws)
+  mvp = curvature.linearize_hvp(wave, at)
+  wanted = curvature.trace(mvp, at, key, draws=draws)
+  np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
 def test_trace_and_frobenius_are_the_moments(x64):
   mvp, like = tree_product(symmetric(SPECTRA['indefinite']))
   key = jax.random.key(3)
@@ -168,6 +184,14 @@ KEY = jax.random.key(0)
 BAD = {
   'draws': (lambda: curvature.trace(MVP, VECTOR, KEY, draws=1), 'draws=1'),
   'empty': (lambda: curvature.trace(MVP, {}, KEY, draws=9), 'at least one'),
+  'hessian_trace draws': (
+    lambda: curvature.hessian_trace(jnp.sum, VECTOR, KEY, draws=1),
+    'draws=1',
+  ),
+  'hessian_trace scalar': (
+    lambda: curvature.hessian_trace(jnp.sin, VECTOR, KEY, draws=2),
+    r'fun\(x\)',
+  ),
   'sketch': (
     lambda: curvature.hutchpp(MVP, VECTOR, KEY, sketch=9, draws=2),
     'at most the dimension',

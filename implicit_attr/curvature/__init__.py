@@ -60,6 +60,7 @@ from implicit_attr.curvature.products import (
   hvp,
   linearize_hvp,
   microbatched,
+  second_derivative,
   summed,
 )
 from implicit_attr.curvature.sgd import (
@@ -71,6 +72,7 @@ from implicit_attr.curvature.trace import (
   Moments,
   adaptive_trace,
   frobenius,
+  hessian_trace,
   hutchpp,
   moments,
   quadratic_forms,
@@ -108,6 +110,7 @@ __all__ = [
   'grad_and_hvp',
   'gradient_norms',
   'gradient_variation',
+  'hessian_trace',
   'hutchpp',
   'hvp',
   'jacobian_gram',
@@ -127,6 +130,7 @@ __all__ = [
   'quadratic_forms',
   'rademacher',
   'residual_part',
+  'second_derivative',
   'smoothed',
   'spectral_moments',
   'spectral_quadrature',

@@ -35,6 +35,26 @@ def hvp(fun: Scalar, x: Tree, v: Tree) -> Tree:
   return jax.jvp(jax.grad(_scalar(fun)), (x,), (v,))[1]
 
 
+def second_derivative(fun: Scalar, x: Tree, v: Tree) -> Array:
+  """v' H v = d²/dt² fun(x + t v) at t = 0, [], exact: forward over forward.
+
+  For the number alone: nothing is transposed and no intermediates are kept.
+
+  Args:
+    fun: x -> [], twice differentiable at `x` in forward mode, which
+      `jax.custom_vjp` has not.
+    x: any tree of floating-point arrays.
+    v: a tree like `x`.
+
+  Raises:
+    InputError: as `hvp`.
+  """
+  check_tree('x', x)
+  fun = _scalar(fun)
+  slope = lambda x: jax.jvp(fun, (x,), (v,))[1]
+  return jax.jvp(slope, (x,), (v,))[1]
+
+
 def linearize_hvp(fun: Scalar, x: Tree) -> Mvp:
   """v -> H v with the work that does not depend on `v` done once.
 

@@ -30,14 +30,15 @@ def batch_sharpness(
   arXiv 2412.20553). A batch with zero gradient counts as 0.
 
   Raises:
-    InputError: fewer than 2 batches; or as `linearize_hvp`.
+    InputError: fewer than 2 batches; or as `second_derivative`.
   """
   count_batches(batches, 2)
 
   def one(batch: Tree) -> Array:
-    grad, mvp = products.grad_and_hvp(lambda p: fun(p, batch), params)
+    loss = lambda p: fun(p, batch)
+    grad = jax.grad(loss)(params)
     square = optax.tree.vdot(grad, grad)
-    form = optax.tree.vdot(grad, mvp(grad))
+    form = products.second_derivative(loss, params, grad)
     return form / jnp.where(square > 0, square, 1)
 
   return mean_and_stderr(jax.lax.map(one, batches))

@@ -14,7 +14,7 @@ def parameter_curvature(
   params: Params,
   batch: Batch,
   start: Params,
-  key: Array,
+  key: Array | None,
   *,
   order: int,
   tol: Array | float,
@@ -22,13 +22,11 @@ def parameter_curvature(
 ) -> tuple[dict[str, Array], Params]:
   """λ_max and trace of the Hessian of the mean loss over `batch`.
 
-  One linearisation serves every product of both estimates.
-
   Args:
     start: where Lanczos begins: the last measurement's eigenvector, or noise.
     order: at most this many products for λ_max.
     tol: residual at which it stops, relative to λ_max.
-    draws: Rademacher probes of the trace; 0 leaves it out.
+    draws: Rademacher probes of the trace, from `key`; 0 leaves it out.
 
   Returns:
     'param/lambda_max', its residual bound 'param/lambda_max_residual' (the
@@ -49,7 +47,7 @@ def parameter_curvature(
     'param/lambda_max_products': top.products,
   }
   if draws:
-    mean, stderr = curvature.trace(mvp, params, key, draws=draws)
+    mean, stderr = curvature.hessian_trace(mean_loss, params, key, draws=draws)
     measured |= {'param/trace': mean, 'param/trace_se': stderr}
   return measured, jax.tree.map(lambda v: v[0], top.vectors)
 
