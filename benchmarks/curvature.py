@@ -117,8 +117,7 @@ def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
     return curvature.top_eigenpairs(mvp, v0, order=ORDER, tol=tol)[0][0]
 
   def trace(key, setting, params, x, y):
-    mvp = curvature.linearize_hvp(at(x, y), params)
-    return curvature.trace(mvp, params, key, draws=DRAWS)[0]
+    return curvature.hessian_trace(at(x, y), params, key, draws=DRAWS)[0]
 
   def input_lambda(key, tol, params, x, y):
     x, y = x[:IMAGES], y[:IMAGES]

@@ -2,9 +2,9 @@
 
   python -m implicit_attr.main --config configs/digits_edge.py
 
-Seen for η = 0.1, 0.15, 0.2: η λ_max in [1.97, 2.06], [1.99, 2.11] and [1.98,
+Seen for η = 0.1, 0.15, 0.2: η λ_max in [1.99, 2.06], [2.00, 2.11] and [2.00,
 2.11] from update 1500 on.
-Measures λ_max 100 times, a third of the training time. Feeds
+Measures λ_max 100 times, a quarter to a half of the training time. Feeds
 docs/edge_of_stability.png.
 """
 

@@ -58,7 +58,7 @@ def test_the_protocol_has_the_defaults_of_the_configs():
     f'every {config.train.eval_every.replace("%", " %")} of a run',
     f'Tracked on {config.track.examples} training images',
     f'at most {config.track.order} Lanczos products',
-    f'residual of {100 * config.track.tol:.0f} %',
+    f'residual of {100 * config.track.tol:g} %',
     f'{config.track.draws} random draws',
     f'at most {config.track.input_order} products',
     f'or {100 * config.track.input_tol:.0f} %',

@@ -205,9 +205,11 @@ def _widen(q: Array, k: Array, v: Array) -> tuple[Array, Array, jnp.dtype]:
 
 def _products(q: Array, k: Array) -> Array:
   """q . k / sqrt(Dh), [B, H, L, L]."""
-  return jnp.einsum('bihd,bjhd->bhij', q / math.sqrt(q.shape[-1]), k)
+  q = (q / math.sqrt(q.shape[-1])).transpose(0, 2, 1, 3)
+  return jnp.matmul(q, k.transpose(0, 2, 3, 1))
 
 
 def _mix(a: Array, v: Array, dtype: jnp.dtype, return_weights: bool) -> Output:
-  o = jnp.einsum('bhij,bjhd->bihd', a, v.astype(a.dtype)).astype(dtype)
+  o = jnp.matmul(a, v.astype(a.dtype).transpose(0, 2, 1, 3))
+  o = o.transpose(0, 2, 1, 3).astype(dtype)
   return (o, a) if return_weights else o
