@@ -188,6 +188,10 @@ BAD = {
     lambda: curvature.hessian_trace(jnp.sum, VECTOR, KEY, draws=1),
     'draws=1',
   ),
+  'hessian_trace empty': (
+    lambda: curvature.hessian_trace(jnp.sum, {}, KEY, draws=2),
+    'at least one',
+  ),
   'hessian_trace scalar': (
     lambda: curvature.hessian_trace(jnp.sin, VECTOR, KEY, draws=2),
     r'fun\(x\)',

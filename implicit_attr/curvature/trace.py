@@ -96,6 +96,7 @@ def hessian_trace(
     InputError: as `trace` and `hvp`.
   """
   errors.number('draws', draws, 2, integer=True)
+  flatten_like(x)  # refuses what is not a vector
   one = lambda key: second_derivative(fun, x, rademacher(key, x))
   # Two in a turn: they share what depends on `x` alone.
   _, forms = jax.lax.scan(
