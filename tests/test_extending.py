@@ -245,7 +245,6 @@ def follow(page, copy):
       path.write_text('\n'.join(text) + '\n')
 
 
-@pytest.mark.slow  # each part stands alone above
 def test_the_whole_page_in_a_copy_of_the_package(tmp_path):
   for folder in ('implicit_attr', 'configs'):
     shutil.copytree(

@@ -135,8 +135,7 @@ def kill_until_done(runs: Runs, kills: int, draw: random.Random) -> int:
   return inside
 
 
-@pytest.mark.slow  # one kill is in test_main.py
-@pytest.mark.parametrize('kills', [5, 20])
+@pytest.mark.parametrize('kills', [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits_and_every_line(kills, tmp_path):
   runs = Runs(tmp_path)
   try:
