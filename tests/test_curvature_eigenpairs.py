@@ -7,6 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from implicit_attr import curvature, errors
+from implicit_attr.curvature import krylov
 from tests.matrices import SIZE, SPECTRA, noise, rows, symmetric, tree_product
 
 
@@ -105,6 +106,34 @@ def test_lanczos_is_the_projection_on_an_orthonormal_basis(x64, tridiagonalise):
   projected, v = tridiagonalise(matrix)
   np.testing.assert_allclose(v @ v.T, np.eye(SIZE), atol=1e-13)
   np.testing.assert_allclose(v @ matrix @ v.T, projected, atol=1e-12)
+
+
+@pytest.mark.parametrize('order, k', [(20, 1), (20, 6), (7, 2)])
+def test_ritz_pairs_after_each_step_are_those_of_the_part_that_is_filled(
+  x64, order, k
+):
+  draw = np.random.default_rng(order + k)
+  alphas, betas = draw.normal(size=(3, order)), draw.uniform(size=(3, order))
+  ritz = jax.jit(krylov.ritz, static_argnums=(1, 2))
+  none = jnp.zeros((3, 0))
+  for steps in range(k, order + 1):
+    filled = np.arange(order) < steps
+    state = krylov.Krylov(alphas * filled, betas * filled, none, none, steps)
+    found = ritz(state, k, 'magnitude')
+    for b in range(3):
+      inside = betas[b, : steps - 1]
+      matrix = np.diag(alphas[b, :steps]) + np.diag(inside, 1)
+      values, weights = np.linalg.eigh(matrix + np.diag(inside, -1))
+      first = np.argsort(-np.abs(values))[:k]
+      np.testing.assert_allclose(found.values[b], values[first], atol=1e-13)
+      sizes = np.abs(weights[:, first])
+      np.testing.assert_allclose(
+        np.abs(found.weights[b, :steps]), sizes, atol=1e-10
+      )
+      assert not np.any(found.weights[b, steps:])
+      np.testing.assert_allclose(
+        found.residuals[b], betas[b, steps - 1] * sizes[-1], atol=1e-10
+      )
 
 
 def test_basis_stays_orthonormal_in_float32():

@@ -8,6 +8,7 @@ precision whatever the caller's setting: a basis that is orthogonal to three
 digits is no basis, and XLA's CPU reductions are slower than its dots.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -130,13 +131,36 @@ def run_until(
 def ritz(state: Krylov, k: int, which: str) -> Ritz:
   """The `k` wanted Ritz pairs; `which` is 'top', 'bottom' or 'magnitude'.
 
-  T is padded to its full size with a value beyond its spectrum, which is
+  LAPACK sees half of T, or a quarter, as long as the rest is empty: asked in
+  every step, for every example, all of T costs as much as the products.
+  """
+  order = state.alphas.shape[-1]
+  sizes = [order]
+  while sizes[0] >= 2 * max(k, 4):
+    sizes.insert(0, (sizes[0] + 1) // 2)
+  fits = [functools.partial(_ritz, size, k, which) for size in sizes]
+  least = sum(state.steps > size for size in sizes[:-1])
+  return jax.lax.switch(least, fits, state.alphas, state.betas, state.steps)
+
+
+def vectors(basis: Array, weights: Array) -> Array:
+  """Unit vectors along Σ_i weights[:, i, k] basis[:, i], [B, k, n]."""
+  v = jnp.einsum('bik,bin->bkn', weights, basis, precision='highest')
+  return v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def _ritz(
+  size: int, k: int, which: str, alphas: Array, betas: Array, steps: Array
+) -> Ritz:
+  """`ritz` from the leading `size` rows of T, no fewer than the steps.
+
+  T is padded to that size with a value beyond its spectrum, which is
   recognised and sorted last whatever is wanted.
   """
-  alphas, betas, steps = state.alphas, state.betas, state.steps
-  order = alphas.shape[-1]
-  filled = jnp.arange(order)[None, :] < steps
-  inside = jnp.where(jnp.arange(order)[None, :] < steps - 1, betas, 0)[:, :-1]
+  rest = alphas.shape[-1] - size
+  alphas, betas = alphas[:, :size], betas[:, :size]
+  filled = jnp.arange(size)[None, :] < steps
+  inside = jnp.where(jnp.arange(size)[None, :] < steps - 1, betas, 0)[:, :-1]
   left = jnp.pad(inside, ((0, 0), (1, 0)))
   right = jnp.pad(inside, ((0, 0), (0, 1)))
   bound = jnp.max(jnp.abs(alphas) + left + right, -1, keepdims=True)
@@ -158,16 +182,13 @@ def ritz(state: Krylov, k: int, which: str) -> Ritz:
   closest = jnp.min(jnp.where(valid, residuals / pad * 2, 1), -1)
   return Ritz(
     jnp.take_along_axis(values, index, -1),
-    jnp.take_along_axis(weights, index[:, None, :], -1),
+    jnp.pad(
+      jnp.take_along_axis(weights, index[:, None, :], -1),
+      ((0, 0), (0, rest), (0, 0)),
+    ),
     jnp.take_along_axis(residuals, index, -1),
     closest,
   )
-
-
-def vectors(basis: Array, weights: Array) -> Array:
-  """Unit vectors along Σ_i weights[:, i, k] basis[:, i], [B, k, n]."""
-  v = jnp.einsum('bik,bin->bkn', weights, basis, precision='highest')
-  return v / jnp.linalg.norm(v, axis=-1, keepdims=True)
 
 
 def _dot(a: Array, b: Array) -> Array:
