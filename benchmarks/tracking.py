@@ -2,13 +2,15 @@
 
   python -m benchmarks.tracking configs/digits_cnn.py configs/mnist10k_cnn.py
   python -m benchmarks.tracking --each configs/digits_cnn.py
+  python -m benchmarks.tracking --each --order 2 configs/digits_cnn.py
 
 Blocks of steps with and without the measurements that the config's cadence
 puts into them alternate in one process, so that a loaded machine slows both.
 Compilation is left out of both. Prints the ratio; docs and README quote it.
 
 With --each, λ_max and the gradient norms at every step, on a quarter as many
-examples as are in a batch: how many times as long does a step take?
+examples as are in a batch: how many times as long does a step take? --order is
+the most products of a search; `warm_start.py` says how far off it then is.
 """
 
 import argparse
@@ -55,8 +57,9 @@ def run(built: Experiment, step_fn: Callable, state: State, first: int, n: int):
     yield state
 
 
-def each(path: str, data_dir: str | None) -> None:
-  built = build(path, data_dir, cheap_every='1 steps')
+def each(path: str, data_dir: str | None, order: int | None) -> None:
+  track = {'order': order} if order else {}
+  built = build(path, data_dir, cheap_every='1 steps', **track)
   state = built.mesh.replicate(built.init())
   step_fn = loop.make_train_step(built)
   tracker = Tracker(built, pathlib.Path(tempfile.mkdtemp()))
@@ -118,6 +121,10 @@ if __name__ == '__main__':
   parser.add_argument('paths', nargs='+')
   parser.add_argument('--data_dir')
   parser.add_argument('--each', action='store_true')
+  parser.add_argument('--order', type=int)
   args = parser.parse_args()
   for name in args.paths:
-    (each if args.each else measure)(name, args.data_dir)
+    if args.each:
+      each(name, args.data_dir, args.order)
+    else:
+      measure(name, args.data_dir)
