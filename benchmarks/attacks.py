@@ -33,8 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from curvature import NETWORKS, peak
 
-from implicit_attr import attacks, attribution, models, programs
+from implicit_attr import attacks, attribution, models
 from implicit_attr.attacks import balls
+from implicit_attr.runtime import programs
 
 EPS, K, BETAS = 8 / 255, 0.1, (10.0, 100.0)
 SEED = 1
@@ -87,7 +88,7 @@ def ours(args: argparse.Namespace) -> Callable:
 
 
 def start_of(x: jax.Array) -> np.ndarray:
-  """Where ours begins: near x, see `attacks.loop.descend`."""
+  """Where ours begins: near x, see `attacks.search.descend`."""
   space = balls.ball(x, eps=EPS)
   key = jax.random.fold_in(jax.random.split(jax.random.key(SEED))[1], 0)
   far = balls.random_start(key, space)

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import programs
 from implicit_attr.models import attention
+from implicit_attr.runtime import programs
 
 CLOCKS = {'wall': time.perf_counter, 'process': time.process_time}
 

@@ -37,8 +37,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from implicit_attr import curvature, models, programs
+from implicit_attr import curvature, models
 from implicit_attr.models import conv
+from implicit_attr.runtime import programs
 
 NETWORKS = {  # name: (options, examples)
   'cnn': ({}, 256),

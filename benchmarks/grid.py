@@ -33,15 +33,11 @@ from collections.abc import Callable
 
 import jax
 
-from implicit_attr import (
-  evaluation,
-  experiment,
-  grid,
-  lanes,
-  loop,
-  programs,
-  records,
-)  # fmt: skip
+from implicit_attr import grid
+from implicit_attr.evaluation import evaluate
+from implicit_attr.runs import records
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, lanes, loop
 
 RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 SEEDS = (0, 1, 2, 3, 4)
@@ -65,7 +61,7 @@ def single(config: dict, workdir: pathlib.Path) -> None:
   programs.set_effort(config['compile'])
   built = experiment.build(config)
   loop.train(built, workdir)
-  evaluation.evaluate(built, workdir)
+  evaluate.evaluate(built, workdir)
   records.write_status(workdir, 'finished', built.total)
 
 

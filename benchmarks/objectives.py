@@ -32,8 +32,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import losses, models, objectives, programs, train
-from implicit_attr.objectives import fields
+from implicit_attr import losses, models, objectives, train
+from implicit_attr.objectives import input_derivatives
+from implicit_attr.runtime import programs
 
 LOSS = losses.make('cross_entropy')
 CLASSES = 10
@@ -121,8 +122,8 @@ def work(fun: Callable, *args) -> float:
 def passes(apply_fn, params, batch, key) -> dict[str, float]:
   """Operations of each pass."""
   x, y = batch['image'], batch['label']
-  field = fields.field(apply_fn, LOSS, params, y)
-  slope = lambda x: fields.slope(field)(x)[0]
+  field = input_derivatives.field(apply_fn, LOSS, params, y)
+  slope = lambda x: input_derivatives.slope(field)(x)[0]
   square = lambda x: jnp.sum(slope(x) ** 2)
 
   def products(count):

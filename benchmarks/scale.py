@@ -24,15 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import digits_cnn
-from implicit_attr import (
-  checkpoint,
-  curvature,
-  dist,
-  experiment,
-  losses,
-  models,
-  train,
-)
+from implicit_attr import curvature, losses, models, train
+from implicit_attr.runs import checkpoint
+from implicit_attr.runtime import dist
+from implicit_attr.train import experiment
 from implicit_attr.train import step as train_step
 
 PER_DEVICE, STEPS = 32, 10

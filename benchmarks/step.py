@@ -19,7 +19,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from implicit_attr import models, programs
+from implicit_attr import models
+from implicit_attr.runtime import programs
 
 CLASSES = 10
 

@@ -25,10 +25,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from implicit_attr import experiment, loop
-from implicit_attr.experiment import Experiment
-from implicit_attr.tracking import Tracker
-from implicit_attr.train import State
+from implicit_attr.train import State, experiment, loop
+from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.tracking import Tracker
 
 BLOCKS = 3
 EACH = 50

@@ -21,7 +21,8 @@ import pathlib
 import jax
 import numpy as np
 
-from implicit_attr import curvature, experiment, keys, loop, numerics, train
+from implicit_attr import curvature, keys, numerics, train
+from implicit_attr.train import experiment, loop
 
 EVERY, CONVERGED, RIGHT = 10, 40, 1e-3
 

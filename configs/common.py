@@ -13,7 +13,7 @@ def base() -> ml_collections.ConfigDict:
   """A fresh config: plain SGD on digits, tracked, attacked, reported."""
   return ml_collections.ConfigDict({
     'seed': 0,
-    'parallel': 'jit',  # or 'pmap'; see implicit_attr/dist.py
+    'parallel': 'jit',  # or 'pmap'; see implicit_attr/runtime/dist.py
     'compile': 'full',  # or 'quick': XLA optimises little, steps are slower
     'model': {  # models.build
       'name': 'cnn',

@@ -16,8 +16,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import dist, errors, report, robustness
+from implicit_attr import errors, report
 from implicit_attr.attacks import inputs
+from implicit_attr.evaluation import robustness
+from implicit_attr.runtime import dist
 from implicit_attr.types import ApplyFn, Array, Params
 
 ATTRIBUTIONS = (

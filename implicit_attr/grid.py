@@ -26,23 +26,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import (
-  cadence,
-  errors,
-  evaluation,
-  experiment,
-  keys,
-  loop,
-  programs,
-  records,
-)  # fmt: skip
-from implicit_attr.checkpoint import Checkpoints
-from implicit_attr.experiment import Experiment
-from implicit_attr.lane_probes import LaneScorer, LaneTracker, evaluate
-from implicit_attr.lanes import Lanes, lane, pick, stack
-from implicit_attr.progress import Progress
-from implicit_attr.tracking import Tracker
-from implicit_attr.train import State, make_sums, make_update
+from implicit_attr import errors, keys
+from implicit_attr.evaluation import evaluate
+from implicit_attr.lane_probes import LaneScorer, LaneTracker
+from implicit_attr.lane_probes import evaluate as evaluate_lanes
+from implicit_attr.runs import records
+from implicit_attr.runs.checkpoint import Checkpoints
+from implicit_attr.runtime import cadence, programs
+from implicit_attr.runtime.progress import Progress
+from implicit_attr.train import State, experiment, loop, make_sums, make_update
+from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.lanes import Lanes, lane, pick, stack
+from implicit_attr.train.tracking import Tracker
 from implicit_attr.types import Tree
 
 LOG = logging.getLogger(__name__)
@@ -67,11 +62,11 @@ def run(
   )  # fmt: skip
   programs.set_effort(configs[0]['compile'])
   built = [experiment.build(config) for config in configs]
-  evaluation.check(configs[0])
+  evaluate.check(configs[0])
   done = train(built, workdirs)
   if done:
     rest = [workdirs[i] for i in done]
-    evaluate(Lanes([built[i] for i in done]), rest)
+    evaluate_lanes(Lanes([built[i] for i in done]), rest)
     for workdir in rest:
       records.write_status(workdir, 'finished', built[0].total)
 

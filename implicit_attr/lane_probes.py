@@ -13,17 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import (
-  cadence,
-  evaluation,
-  keys,
-  records,
-  scoring,
-  tracking,
-)  # fmt: skip
-from implicit_attr.lanes import Lanes, pick
-from implicit_attr.programs import Program
-from implicit_attr.train import State, stability_edge
+from implicit_attr import keys
+from implicit_attr.evaluation import evaluate as single
+from implicit_attr.runs import records
+from implicit_attr.runtime import cadence
+from implicit_attr.runtime.programs import Program
+from implicit_attr.train import State, scoring, stability_edge, tracking
+from implicit_attr.train.lanes import Lanes, pick
 from implicit_attr.types import Tree
 
 
@@ -202,13 +198,13 @@ def _where(due: Any, measure: Any, memory: Tree) -> tuple[Tree, Tree]:
 
 
 def evaluate(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
-  """Does for every lane what `evaluation.evaluate` does for a run.
+  """Does for every lane what `evaluate.evaluate` does for a run.
 
   A lane may have up to three states, of different steps. They are measured in
   rounds; in a round that is beyond a lane's last state it has its first.
   """
   found = [
-    evaluation.find_all(e, workdir)
+    single.find_all(e, workdir)
     for e, workdir in zip(lanes.experiments, workdirs, strict=True)
   ]
   distinct = [
@@ -216,7 +212,7 @@ def evaluate(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
   ]
   scorer, attack = (
     LaneScorer(lanes),
-    evaluation.make_robustness(
+    single.make_robustness(
       lanes.template, lanes.bind, spread=lanes.spread, lead=(len(lanes),)
     ),
   )
@@ -239,4 +235,4 @@ def evaluate(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
     lanes.experiments, workdirs, found, results, strict=True
   ):
     for name, state in states.items():
-      evaluation.write(e, workdir, name, state, *mine[int(state.step)])
+      single.write(e, workdir, name, state, *mine[int(state.step)])

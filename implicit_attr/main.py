@@ -58,14 +58,17 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import dist, grid, lock, programs, records, report, sweep
+  from implicit_attr import grid, report
+  from implicit_attr.runs import lock, records
+  from implicit_attr.runtime import dist, programs
+  from implicit_attr.sweeps import sweep
 
   mode = _MODE.value
   errors.choose('--mode', mode, MODES)
   if mode == 'theory':
-    from implicit_attr import laws
+    from implicit_attr.evaluation import theory_on_run
 
-    print(laws.check(_workdir() if _WORKDIR.value else None))
+    print(theory_on_run.check(_workdir() if _WORKDIR.value else None))
     return 0
   workdir = _workdir()
   programs.keep_memory()
@@ -115,26 +118,29 @@ def _train(config: dict[str, Any], workdir: pathlib.Path) -> None:
 def _evaluate(
   config: dict[str, Any], workdir: pathlib.Path, train: bool = False
 ) -> None:
-  from implicit_attr import evaluation, experiment, loop, programs, records
+  from implicit_attr.evaluation import evaluate
+  from implicit_attr.runs import records
+  from implicit_attr.runtime import programs
+  from implicit_attr.train import experiment, loop
 
   errors.require(
     '--config', '…', 'arms' not in config, 'a sweep only with --mode=sweep'
   )
   programs.set_effort(config['compile'])
   built = experiment.build(config)
-  evaluation.check(config)
+  evaluate.check(config)
   if train:
     loop.train(built, workdir)
     if _DISTRIBUTED.value:  # JAX kept it until here, and nobody asks it now
       signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  evaluation.evaluate(built, workdir)
+  evaluate.evaluate(built, workdir)
   if train:
     records.write_status(workdir, 'finished', built.total)
 
 
 def _ended(run: Callable[[], int | None]) -> int:
   """The exit status of `run`, its early ends included."""
-  from implicit_attr import loop
+  from implicit_attr.train import loop
 
   try:
     return run() or 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import attacks, errors
-from implicit_attr.attacks import objectives
+from implicit_attr.attacks import map_losses
 
 KEY = jax.random.key(1)
 SHAPE = (3, 3, 1)
@@ -160,8 +160,8 @@ def test_the_gradient_of_the_objectives_equals_finite_differences(x64):
     'target_map': clean[::-1],
   }
   made = [
-    objectives.make(name, clean, k=4, key=KEY, target=target.get(name))
-    for name in objectives.OBJECTIVES
+    map_losses.make(name, clean, k=4, key=KEY, target=target.get(name))
+    for name in map_losses.OBJECTIVES
   ]
 
   # One gradient of a sum in which every objective weighs about the same.
@@ -204,9 +204,9 @@ def test_objectives_are_what_their_definitions_say(x64):
   }
   for name, value in want.items():
     target = {'target_region': region, 'target_map': a}.get(name)
-    loss = objectives.make(name, a, k=4, key=KEY, target=target)
+    loss = map_losses.make(name, a, k=4, key=KEY, target=target)
     np.testing.assert_allclose(loss(b), [value], err_msg=name)
-  soft = objectives.make('diffkendall', a, k=4, key=KEY)
+  soft = map_losses.make('diffkendall', a, k=4, key=KEY)
   first, second = np.asarray(jax.random.randint(KEY, (2, 5000), 0, 16))
   order = lambda m: np.tanh(
     20 * (m.ravel()[first] - m.ravel()[second]) / m.max()
@@ -218,7 +218,7 @@ def test_symmetric_objectives_move_only_from_a_random_start():
   explain, _, predict = curved(10.0)
   x = jax.random.uniform(KEY, (2, 4, 4, 2))
   y = jnp.argmax(predict(x), -1)
-  loss = objectives.make('mass_centre', explain(x, y), k=4, key=KEY)
+  loss = map_losses.make('mass_centre', explain(x, y), k=4, key=KEY)
   grad = jax.jit(jax.grad(lambda z: jnp.sum(loss(explain(z, y)))))(x)
   np.testing.assert_allclose(grad, 0, atol=1e-6)
   result = attacks.attack_attribution(

@@ -14,7 +14,7 @@ import pytest
 
 from implicit_attr import attacks, attribution
 from implicit_attr.attribution import attention, relevance
-from implicit_attr.attribution.attention_reading import seen
+from implicit_attr.attribution.attention_outputs import seen
 from implicit_attr.attribution.rewire import rewired
 from implicit_attr.errors import InputError
 

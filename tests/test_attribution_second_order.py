@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import attacks, attribution
-from implicit_attr.attacks import objectives
+from implicit_attr.attacks import map_losses
 
 H, W, C, CLASSES = 5, 5, 2, 4
 LIMIT = 1e-5
@@ -87,7 +87,7 @@ def losses_around(clean):
     'target_map': jnp.asarray(rng.uniform(size=(1, H, W))),
   }
   return [
-    objectives.make(o, clean, k=6, key=jax.random.key(1), target=target.get(o))
+    map_losses.make(o, clean, k=6, key=jax.random.key(1), target=target.get(o))
     for o in attacks.OBJECTIVES
   ]
 
@@ -157,7 +157,7 @@ def test_a_detached_map_would_not_pass(x64):
   whole = functools.partial(explain, lambda g: g)
   detached = functools.partial(explain, jax.lax.stop_gradient)
   key = jax.random.key(1)
-  loss = objectives.make('cosine', whole(clean), k=6, key=key)
+  loss = map_losses.make('cosine', whole(clean), k=6, key=key)
   wanted = by_differences(loss, whole(neighbours(x)))
 
   def gap(explain):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from implicit_attr import cadence, errors
+from implicit_attr import errors
+from implicit_attr.runtime import cadence
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_attr import checkpoint, errors
+from implicit_attr import errors
+from implicit_attr.runs import checkpoint
 
 
 def tree(seed: int):

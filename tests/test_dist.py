@@ -16,7 +16,8 @@ import sys
 import numpy as np
 import pytest
 
-from implicit_attr import dist, errors
+from implicit_attr import errors
+from implicit_attr.runtime import dist
 
 ROOT = pathlib.Path(__file__).parent.parent
 CODE = """

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from implicit_attr import errors, records
+from implicit_attr import errors
+from implicit_attr.runs import records
 
 
 def test_a_silenced_process_writes_nothing_and_reads_all(tmp_path, monkeypatch):

@@ -19,7 +19,9 @@ def page(name):
 @pytest.mark.parametrize('name', PAGES)
 def test_every_file_that_a_page_names_is_there(name):
   text = page(name)
-  files = set(re.findall(r'(?:configs|docs|launch|tests)/[\w./]+\w', text))
+  files = set(
+    re.findall(r'(?:configs|docs|launch|studies|tests)/[\w./]+\w', text)
+  )
   files |= {f'docs/{link}' for link in re.findall(r'\]\((\w+\.md)\)', text)}
   assert files and all((ROOT / file).exists() for file in files), files
 

@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 
 from configs import digits_cnn, digits_mlp, digits_vit
-from implicit_attr import (
-  errors,
-  evaluation,
-  experiment,
-  grid,
-  lanes,
-  loop,
-  programs,
-  records,
-)  # fmt: skip
-from implicit_attr.checkpoint import Checkpoints, fingerprint
+from implicit_attr import errors, grid
+from implicit_attr.evaluation import evaluate
+from implicit_attr.runs import records
+from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, lanes, loop
 
 STEPS = 6
 
@@ -61,7 +56,7 @@ def plain(module=digits_mlp, **changes) -> dict:
 def single(config: dict, workdir: pathlib.Path) -> None:
   built = experiment.build(config)
   loop.train(built, workdir)
-  evaluation.evaluate(built, workdir)
+  evaluate.evaluate(built, workdir)
   records.write_status(workdir, 'finished', built.total)
 
 

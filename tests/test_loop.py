@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs import digits_mlp
-from implicit_attr import experiment, loop
-from implicit_attr.checkpoint import Checkpoints
+from implicit_attr.runs.checkpoint import Checkpoints
+from implicit_attr.train import experiment, loop
 
 
 @pytest.fixture(scope='module')

@@ -157,14 +157,15 @@ def test_report_mode_needs_the_files_of_a_run_and_nothing_else(straight):
 
 
 def test_theory_mode_also_checks_the_network_of_a_run(straight, monkeypatch):
-  from implicit_attr import laws, theory
+  from implicit_attr import theory
+  from implicit_attr.evaluation import theory_on_run
 
   monkeypatch.setattr(theory, 'run', lambda workdir: 'all checks')
-  text = laws.check(straight)
+  text = theory_on_run.check(straight)
   assert text.startswith('all checks\n\nThe network of straight')
   assert 'FAIL' not in text and 'mean_hessian_bound' in text
   assert (straight / 'theory_network.json').exists()
-  assert laws.check(None) == 'all checks'
+  assert theory_on_run.check(None) == 'all checks'
 
 
 def test_a_diverged_run_stops_says_where_and_keeps_what_is_good(tmp_path):

@@ -10,15 +10,10 @@ from scipy import signal
 
 from configs import mnist10k_madry
 from configs.sweeps import explicit
-from implicit_attr import (
-  attribution,
-  experiment,
-  losses,
-  models,
-  objectives,
-  sweep,
-)
+from implicit_attr import attribution, losses, models, objectives
 from implicit_attr.errors import InputError
+from implicit_attr.sweeps import sweep
+from implicit_attr.train import experiment
 
 SMOOTH = {'activation': 'softplus', 'beta': 3.0, 'pool': 'avg'}
 PUBLISHED = {'activation': 'relu', 'pool': 'max'}

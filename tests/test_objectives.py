@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from implicit_attr import errors, losses, models, objectives, train
-from implicit_attr.objectives import OBJECTIVES, inner
+from implicit_attr.objectives import OBJECTIVES
+from implicit_attr.objectives import inner_maximization as inner
 
 KEY = jax.random.key(3)
 CE = losses.make('cross_entropy')
@@ -84,7 +85,7 @@ def freezing(monkeypatch, recorded=None):
 
   def stop(value):
     # A scale that cancels, inside of loops too, is not a piece held fixed.
-    if sys._getframe(1).f_globals['__name__'].endswith('fields'):
+    if sys._getframe(1).f_globals['__name__'].endswith('derivatives'):
       return freeze(value)
     if recorded is None:
       seen.append(freeze(value))

@@ -8,7 +8,14 @@ from test_objectives import CE, KEY, draw, network, quick
 
 from implicit_attr import attacks, curvature, losses, models, train
 from implicit_attr.attacks import balls
-from implicit_attr.objectives import OBJECTIVES, fields, inner, path
+from implicit_attr.objectives import (
+  OBJECTIVES,
+  path,
+)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
 from implicit_attr.objectives.ig_norm import size as ig_size
 from implicit_attr.objectives.scorpio import worst
 from implicit_attr.objectives.ssr import top_direction
@@ -631,15 +638,15 @@ def test_sam_has_the_gradient_of_displaced_parameters(x64):
 def test_zero_maps_and_zero_gradients_leave_finite_numbers():
   zero, one = jnp.zeros((2, 3)), jnp.ones((2, 3))
   for fun in (
-    fields.length, fields.unit, lambda v: fields.cosine(v, one),
-    lambda v: fields.cosine(one, v), lambda v: fields.cosine(v, v),
+    derivatives.length, derivatives.unit, lambda v: derivatives.cosine(v, one),
+    lambda v: derivatives.cosine(one, v), lambda v: derivatives.cosine(v, v),
   ):  # fmt: skip
     total = lambda v: jnp.sum(fun(v))
     value, grad = jax.jit(jax.value_and_grad(total))(zero)
     assert value == 0
     assert np.isfinite(grad).all()
   tiny = 1e-30 * jnp.asarray([[1.0, 2.0, 2.0]])
-  np.testing.assert_allclose(fields.unit(tiny), [[1 / 3, 2 / 3, 2 / 3]])
+  np.testing.assert_allclose(derivatives.unit(tiny), [[1 / 3, 2 / 3, 2 / 3]])
   # A network that does not depend on its image at all.
   params, batch = draw(jnp.float32)
   dead = jax.tree.map(jnp.zeros_like, params)
@@ -662,14 +669,14 @@ def test_products_agree_on_softplus_with_average_pooling_and_not_on_relu(
   shapes = jax.eval_shape(module.init, KEY, x[:1])['params']
   params = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), shapes)
   y = jnp.asarray(rng.integers(0, 3, 16))
-  fun = fields.field(train.frozen(module, {}), CE, params, y)
+  fun = derivatives.field(train.frozen(module, {}), CE, params, y)
 
   @jax.jit
   def products(x):
     found = []
     for hvp in ('exact', 'fd'):
-      grad, product, _ = fields.products(fun, x, hvp=hvp, h=0.02)
-      found.append(product(fields.unit(jnp.sign(grad))))
+      grad, product, _ = derivatives.products(fun, x, hvp=hvp, h=0.02)
+      found.append(product(derivatives.unit(jnp.sign(grad))))
     return found
 
   exact, fd = map(np.asarray, products(x))

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from implicit_attr import errors, programs
+from implicit_attr import errors
+from implicit_attr.runtime import programs
 
 
 def test_a_program_is_traced_once_however_often_prepared_and_called():

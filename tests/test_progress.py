@@ -2,7 +2,7 @@
 
 import time
 
-from implicit_attr.progress import Progress
+from implicit_attr.runtime.progress import Progress
 
 
 def test_what_is_put_aside_does_not_count_in_the_speed():

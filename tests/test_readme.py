@@ -11,7 +11,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def test_every_config_and_file_that_the_readme_names_is_there():
   text = (ROOT / 'README.md').read_text()
-  named = set(re.findall(r'(?:configs|docs|benchmarks|launch)/[\w./]+\w', text))
+  named = set(
+    re.findall(r'(?:configs|docs|benchmarks|launch|studies)/[\w./]+\w', text)
+  )
   assert named and all((ROOT / name).exists() for name in named), named
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from implicit_attr import errors, records
+from implicit_attr import errors
+from implicit_attr.runs import records
 
 
 def test_continuing_drops_lines_from_that_step_on_and_a_cut_last_line(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import errors, report
-from implicit_attr.report import canvas, maps, relation
+from implicit_attr.report import canvas, curvature_scatter, maps
 
 MEAN = 0.41234
 FILES = ('config.json', 'metrics.jsonl', 'evaluation/last.json')
@@ -157,7 +157,7 @@ def test_same_files_give_the_same_figures(finished, tmp_path):
   found = report.load(finished)
   with canvas.drawing():
     images = (
-      *relation.draw(found, tmp_path).images,
+      *curvature_scatter.draw(found, tmp_path).images,
       *maps.draw(found.evaluations['last'], tmp_path).images,
     )
   assert len(images) == 5

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from implicit_attr.report import canvas, links, tree
+from implicit_attr.report import canvas, correlations, sweep_runs
 
 KEYS = {
   'align/w1_sq_lambda': 8.0, 'align/mean_input_lambda': 2.0,
@@ -17,10 +17,10 @@ ROWS = {
 }  # fmt: skip
 
 
-def tree_of(ends: dict[str, float]) -> tree.Tree:
+def tree_of(ends: dict[str, float]) -> sweep_runs.Tree:
   """Three runs whose numbers are `ends` times 1, 2 and 3."""
   trials = [
-    tree.Trial(
+    sweep_runs.Trial(
       name=f'{i}', path=pathlib.Path(f'{i}'), status='finished', step=1.0,
       message='', lr=0.1, batch=16.0, seed=i, family='MLP', group='MLP',
       objective='none', curves={},
@@ -28,7 +28,7 @@ def tree_of(ends: dict[str, float]) -> tree.Tree:
     )
     for i in (1, 2, 3)
   ]  # fmt: skip
-  return tree.Tree(pathlib.Path('.'), trials, [], {})
+  return sweep_runs.Tree(pathlib.Path('.'), trials, [], {})
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def assert_overlaid(axes, bounds, measured):
 
 
 def test_both_ceilings_of_the_mean_input_hessian_are_overlaid(drawn, tmp_path):
-  found = links.draw_bound(tree_of(KEYS), tmp_path)
+  found = correlations.draw_bound(tree_of(KEYS), tmp_path)
   assert list(drawn) == ['link_bound_0', 'link_bound_1']
   measured = np.array([2.0, 4.0, 6.0])
   assert_overlaid(drawn['link_bound_0'], 4 * measured, measured)
@@ -68,7 +68,7 @@ def test_both_ceilings_of_the_mean_input_hessian_are_overlaid(drawn, tmp_path):
 
 
 def test_bounds_of_attention_rows_are_overlaid_where_logged(drawn, tmp_path):
-  found = links.draw_entropy(tree_of(ROWS), tmp_path)
+  found = correlations.draw_entropy(tree_of(ROWS), tmp_path)
   i = np.arange(1, 4)
   assert_overlaid(drawn['link_rows_0'], 0.5 * i, 2.0 * i)
   assert_overlaid(drawn['link_rows_1'], 0.3 * i, 0.1 * i)
@@ -78,12 +78,12 @@ def test_bounds_of_attention_rows_are_overlaid_where_logged(drawn, tmp_path):
 
 def test_without_them_the_exhibit_is_as_it_was(drawn, tmp_path):
   only = {'attention/entropy_ratio': 0.5}
-  found = links.draw_entropy(tree_of(only), tmp_path)
+  found = correlations.draw_entropy(tree_of(only), tmp_path)
   assert not drawn and not found.images and 'dashed' not in found.caption
-  assert links.draw_entropy(tree_of(KEYS), tmp_path) is None
+  assert correlations.draw_entropy(tree_of(KEYS), tmp_path) is None
 
 
 def test_scatters_without_a_bound_have_no_line(drawn, tmp_path):
   ends = {'param/lambda_max': 1.0, 'input/lambda_max': 2.0}
-  links.draw_curvature(tree_of(ends), tmp_path)
+  correlations.draw_curvature(tree_of(ends), tmp_path)
   assert not drawn['link_curvature_0'].lines

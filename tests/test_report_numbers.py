@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from implicit_attr.report import canvas, maps, relation, tables
+from implicit_attr.report import canvas, curvature_scatter, maps, tables
 from implicit_attr.report.read import Evaluation
 
 
@@ -23,12 +23,14 @@ def test_spearman_agrees_with_scipy(levels):
   a, b = np.random.default_rng(1).integers(0, levels, (2, 40)).astype(float)
   b += 0.5 * a
   expected = scipy.stats.spearmanr(a, b).statistic
-  np.testing.assert_allclose(relation.spearman(a, b), expected, rtol=1e-12)
+  np.testing.assert_allclose(
+    curvature_scatter.spearman(a, b), expected, rtol=1e-12
+  )
 
 
 def test_spearman_is_nan_where_not_defined():
-  assert np.isnan(relation.spearman(np.ones(5), np.arange(5.0)))
-  assert np.isnan(relation.spearman(np.arange(2.0), np.arange(2.0)))
+  assert np.isnan(curvature_scatter.spearman(np.ones(5), np.arange(5.0)))
+  assert np.isnan(curvature_scatter.spearman(np.arange(2.0), np.arange(2.0)))
 
 
 def test_strongest_pixels_sum_the_size_of_channels():

@@ -15,18 +15,18 @@ from scipy import stats
 
 from implicit_attr import claims, errors, report
 from implicit_attr.report import (
-  answers,
   arms,
   canvas,
-  ends,
+  correlations,
+  example_maps,
   heat,
-  links,
   overview,
   sweep,
+  sweep_runs,
   trajectories,
-  tree,
+  verdicts,
 )
-from implicit_attr.report.shades import Shades, of_runs
+from implicit_attr.report.colours import Shades, of_runs
 
 RATES, BATCHES = (0.1, 0.3), (16, 64)
 LOSSES = ('cross_entropy', 'squared_error')
@@ -210,18 +210,18 @@ def test_enough_seeds_are_not_called_too_few(small):
 
 def test_write_tells_a_sweep_from_a_run(small, tmp_path):
   one = small / LOSSES[0] / 'lr=0.1,batch=16' / 'seed_0'
-  assert tree.holds_runs(small) and not tree.holds_runs(one)
+  assert sweep_runs.holds_runs(small) and not sweep_runs.holds_runs(one)
   assert 'report of the run' in text_of(report.write(one))
   assert 'report of the sweep' in text_of(report.write(small))
   empty = tmp_path / 'empty'
   empty.mkdir()
-  assert not tree.holds_runs(empty)
+  assert not sweep_runs.holds_runs(empty)
   (one / 'config.json').unlink()
-  assert not tree.holds_runs(one)
+  assert not sweep_runs.holds_runs(one)
 
 
 def test_heat_maps_hold_the_means_of_the_files(small):
-  found = tree.load(small)
+  found = sweep_runs.load(small)
   kept = heat.kept_of(found, 'gradient')
   grid = heat._Grid(found.trials, lambda trial: kept[trial.name])
   assert (grid.rates, grid.batches) == (list(RATES), list(BATCHES))
@@ -238,7 +238,7 @@ def test_heat_maps_hold_the_means_of_the_files(small):
 
 
 def test_table_of_runs_holds_attack_and_random_signs(small):
-  head, rows = overview.runs(tree.load(small))
+  head, rows = overview.runs(sweep_runs.load(small))
   assert len(rows) == 12
   columns = {name: i for i, name in enumerate(head)}
   for row in rows:
@@ -270,7 +270,7 @@ def test_failed_and_diverged_runs_are_listed(small):
   assert 'seed_0 diverged 7 loss is not finite' in text
   assert EVIL in text and EVIL not in page.read_text()
   assert html.escape(EVIL) in page.read_text()
-  found = tree.load(small)
+  found = sweep_runs.load(small)
   grid = heat._Grid(found.trials, lambda trial: 1.0)
   assert grid.diverged.tolist() == [[False, True], [False, False]]
   assert np.isnan(grid.values[0, 1])
@@ -348,7 +348,7 @@ def test_groups_are_named_by_what_tells_them_apart(tmp_path):
   for i, (width, depth) in enumerate([(8, 1), (8, 1), (16, 2)]):
     write_run(tmp_path / str(i), rng, seed=i, width=width, depth=depth)
   write_run(tmp_path / 'other', rng, loss=LOSSES[1], width=8, depth=1)
-  groups = tree.load(tmp_path).groups
+  groups = sweep_runs.load(tmp_path).groups
   assert {name: len(runs) for name, runs in groups.items()} == {
     'MLP, digits, cross entropy, width 8': 2,
     'MLP, digits, cross entropy, width 16': 1,
@@ -389,7 +389,7 @@ def test_two_attacks_on_a_run_are_not_two_runs_of_a_chain(tmp_path):
 
 def test_the_course_is_divided_by_the_edge_of_its_own_step(tmp_path):
   make_tree(tmp_path, seeds=1, losses=LOSSES[:1])
-  trial = tree.load(tmp_path).trials[0]
+  trial = sweep_runs.load(tmp_path).trials[0]
   steps, found = trajectories.edge(trial)
   wanted = trial.curves['param/lambda_max'][1] * trial.lr / 2
   assert steps.tolist() == [0, 10, 20]
@@ -397,12 +397,14 @@ def test_the_course_is_divided_by_the_edge_of_its_own_step(tmp_path):
 
 
 def test_correlations_are_those_of_scipy(small):
-  found = tree.load(small)
-  table = links.correlations(found)
+  found = sweep_runs.load(small)
+  table = correlations.correlations(found)
   kept = heat.kept_of(found, 'gradient')
   x = [trial.ends['input/normalized_curvature'] for trial in found.trials]
   wanted = stats.spearmanr(x, [kept[t.name] for t in found.trials]).statistic
-  row = next(r for r, _ in table.rows if r[1] == (links.NORMALISED.name,))
+  row = next(
+    r for r, _ in table.rows if r[1] == (correlations.NORMALISED.name,)
+  )
   assert row[2][0] == f'{wanted:.3f}'.replace('-', '−')
   assert row[4] == ('12',)
 
@@ -426,7 +428,7 @@ def test_frontier_is_what_nothing_cheaper_equals():
 
 def test_colours_are_in_order_of_the_rate_and_marks_tell_names_apart(tmp_path):
   make_tree(tmp_path, seeds=1, losses=LOSSES[:1])
-  shades, _, what = of_runs(tree.load(tmp_path))
+  shades, _, what = of_runs(sweep_runs.load(tmp_path))
   assert what == 'learning rate' and shades.values == [0.1, 0.3]
   many = Shades([f'name {i}' for i in range(14)])
   looks = {(many.colour(v), many.mark(v)) for v in many.values}
@@ -434,20 +436,20 @@ def test_colours_are_in_order_of_the_rate_and_marks_tell_names_apart(tmp_path):
 
 
 def test_both_ends_are_those_of_the_claim(small):
-  found = tree.load(small)
-  start, goal = ends._pair(found.trials)
+  found = sweep_runs.load(small)
+  start, goal = example_maps._pair(found.trials)
   assert (start.lr, start.batch) == (0.1, 64)
   assert (goal.lr, goal.batch) == (0.3, 16)
-  assert ends._pair(found.trials[:1]) == []
+  assert example_maps._pair(found.trials[:1]) == []
 
 
 def test_words_of_a_reason_are_those_of_the_page():
-  found = answers._said('lr: 1 of 2 supported; batch_size: 0 of 2 supported')
+  found = verdicts._said('lr: 1 of 2 supported; batch_size: 0 of 2 supported')
   assert found == (
     'larger learning rate: 1 of 2 supported; smaller batches: 0 of 2 supported'
   )
-  assert answers._said('train_loss: 1 of 1') == 'equal training loss: 1 of 1'
-  assert answers._said('depends on factor') == 'depends on what is varied'
+  assert verdicts._said('train_loss: 1 of 1') == 'equal training loss: 1 of 1'
+  assert verdicts._said('depends on factor') == 'depends on what is varied'
 
 
 @pytest.mark.slow

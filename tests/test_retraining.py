@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from implicit_attr import data, errors, models, retraining, train
+from implicit_attr import data, errors, models, train
+from implicit_attr.evaluation import retraining
 
 SHARES = (0.25, 0.5, 0.75)
 

@@ -13,7 +13,10 @@ import ml_collections
 import pytest
 
 from configs.sweeps import lr_batch
-from implicit_attr import errors, lock, loop, records, sweep, sweep_table
+from implicit_attr import errors
+from implicit_attr.runs import lock, records
+from implicit_attr.sweeps import summary, sweep
+from implicit_attr.train import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -300,7 +303,7 @@ def test_the_table_has_what_differs_and_the_last_finite_numbers(tmp_path):
     }],
   }  # fmt: skip
   records.write_json(tmp_path / 'x/a/evaluation/last.json', value)
-  first, second = sweep_table.write_summary(tmp_path)
+  first, second = summary.write_summary(tmp_path)
   assert first['evaluation'] == {
     'last/accuracy': 0.75, 'last/gradient/topk/kendall': 0.25,
   }  # fmt: skip
@@ -309,18 +312,18 @@ def test_the_table_has_what_differs_and_the_last_finite_numbers(tmp_path):
 
 def test_the_table_reads_again_only_what_changed(tmp_path, monkeypatch):
   sweep.run(some('a', 'b', 'c'), tmp_path, Stub())
-  read, seen = sweep_table._read, []
+  read, seen = summary._read, []
   monkeypatch.setattr(
-    sweep_table, '_read', lambda path: (seen.append(path.name), read(path))[1]
+    summary, '_read', lambda path: (seen.append(path.name), read(path))[1]
   )
-  sweep_table.write_summary(tmp_path)
+  summary.write_summary(tmp_path)
   assert seen == []
   with (tmp_path / 'b' / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 6, "train/loss": 3.0}\n')
-  rows = sweep_table.write_summary(tmp_path)
+  rows = summary.write_summary(tmp_path)
   assert seen == ['b'] and rows[1]['metrics']['train/loss'] == 3.0
   (tmp_path / 'summary.json').write_text('{cut')
-  assert sweep_table.write_summary(tmp_path) == rows
+  assert summary.write_summary(tmp_path) == rows
 
 
 SWEEP = """

@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 
 from configs.sweeps import ablations, cost, explicit
-from implicit_attr import (
-  cadence,
-  claims,
-  evaluation,
-  experiment,
-  losses,
-  models,
-  objectives,
-  sweep,
-  train,
-)
-from implicit_attr.lanes import groups
+from implicit_attr import claims, losses, models, objectives, train
+from implicit_attr.evaluation import evaluate
+from implicit_attr.runtime import cadence
+from implicit_attr.sweeps import sweep
+from implicit_attr.train import experiment
+from implicit_attr.train.lanes import groups
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'configs' / 'sweeps'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -100,7 +94,7 @@ def test_what_the_arms_name_is_there(name):
     for field in ('lr', 'schedule', 'warmup'):
       del optim[field]
     train.optimizer(**optim)
-    evaluation.check(config)
+    evaluate.check(config)
 
 
 def test_arms_of_cost_and_ablations_are_experiments(small):

@@ -17,11 +17,13 @@ from implicit_attr.theory import (
   invariance,
   kernels,
   maps,
-  nets,
-  sharing,
   softmax,
   stability,
   transfer,
+  weight_sharing,
+)
+from implicit_attr.theory import (
+  small_networks as nets,
 )
 
 ABOUT = ('edge_of_stability', 'implicit_gradient_regularisation',
@@ -92,7 +94,7 @@ BROKEN = {
   'input_hessian_bound': (first_layer, 'hessian_bound', scaled(0.95)),
   'mean_hessian_bound': (first_layer, 'bias_bound', scaled(0.9)),
   'first_layer_gradient': (first_layer, 'outer', scaled(1.001)),
-  'position_bound': (sharing, 'bias_bound', scaled(0.99)),
+  'position_bound': (weight_sharing, 'bias_bound', scaled(0.99)),
   'trace_bound': (transfer, 'trace_bound', scaled(0.7)),
   'interpolation_bound': (transfer, 'trace_bound', scaled(0.7)),
   'worst_example_bound': (transfer, 'trace_bound', scaled(0.35)),

@@ -9,8 +9,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from configs import digits_mlp
-from implicit_attr import experiment, losses, models, probes, spectrum, train
-from implicit_attr.tracking import Tracker
+from implicit_attr import losses, models, probes, train
+from implicit_attr.evaluation import spectrum
+from implicit_attr.train import experiment
+from implicit_attr.train.tracking import Tracker
 
 
 def tiny(**track):

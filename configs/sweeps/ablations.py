@@ -2,7 +2,7 @@
 
   python -m implicit_attr.main --mode sweep --lanes 30 \
     --config configs/sweeps/ablations.py:small --workdir runs/ablations
-  python docs/study_ablations.py runs/ablations
+  python studies/study_ablations.py runs/ablations
 
 Each of `ABLATIONS` changes one thing of the base, the MLP of docs/study.md, and
 is run at a small and a large learning rate. The report of the whole folder

@@ -2,7 +2,7 @@
 
   python -m implicit_attr.main --mode sweep \
     --config configs/sweeps/explicit.py:small --workdir runs/explicit
-  python docs/frontier.py runs/explicit
+  python studies/frontier.py runs/explicit
 
 What does an explicit route buy that a larger learning rate does not, and what
 does a step of it cost? `:small` is 46 arms on digits with short walks; `:mnist`
@@ -10,7 +10,7 @@ does a step of it cost? `:small` is 46 arms on digits with short walks; `:mnist`
 longer walks: they want a GPU, and the data's folder in $TFDS_DATA_DIR. `:madry`
 is the MNIST table of Chen et al. (arXiv 1905.09957) with TRADES and SCORPIO, 18
 arms, for a GPU as well; `:madry_small` is what one core does of it, for
-docs/madry.py. Run so far, on one busy core of an AMD EPYC: `:small`, its last
+studies/madry.py. Run so far, on a busy core of an AMD EPYC: `:small`, its last
 13 arms in 8 minutes (docs/frontier.md), and `:madry_small`, its last five in 18
 (docs/madry.md); of the others nothing.
 """
@@ -125,7 +125,7 @@ def madry(small: bool) -> tuple[ml_collections.ConfigDict, list]:
   if small:
     config.model.update({'width': 8, 'hidden': 128})
     config.train.update({'eval_every': '50%'})
-    config.track.every = 'never'  # docs/madry.py measures what it needs
+    config.track.every = 'never'  # studies/madry.py measures what it needs
     config.evaluation.attributions = ('gradient',)
     config.evaluation.update({'steps': 5, 'restarts': 1, 'examples': 16})
   walk = {'eps': eps, 'steps': 40, 'step': 1 / 30}

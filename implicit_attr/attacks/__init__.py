@@ -14,8 +14,8 @@ from implicit_attr.attacks.baselines import (
   uniform_noise,
 )
 from implicit_attr.attacks.black_box import attack_black_box, square
+from implicit_attr.attacks.map_losses import OBJECTIVES
 from implicit_attr.attacks.measures import MEASURES
-from implicit_attr.attacks.objectives import OBJECTIVES
 from implicit_attr.attacks.prediction import PredictionResult, fgsm, pgd
 from implicit_attr.attacks.result import AttackResult, warn_stalled
 from implicit_attr.attacks.sensitivity import WorstCase, worst_sensitivity

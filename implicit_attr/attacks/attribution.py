@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop, measures, objectives
-from implicit_attr.attacks import steps as moves
+from implicit_attr.attacks import balls, inputs, map_losses, measures, search
+from implicit_attr.attacks import step_rules as moves
 from implicit_attr.attacks.result import (
   AttackResult,
   default_k,
@@ -61,7 +61,7 @@ def attack_attribution(
     y: labels [B] that `explain` is asked about; int.
     eps: radius in pixel units (a count of pixels for 'l0'); may be traced.
     norm: a name in `balls.NORMS`.
-    objective: a name in `objectives.OBJECTIVES`, what the gradient lowers.
+    objective: a name in `map_losses.OBJECTIVES`, what the gradient lowers.
     k: size of the top-k set, a count or a share; a tenth of the pixels if
       None.
     steps: gradient steps of each restart.
@@ -103,7 +103,7 @@ def attack_attribution(
   inputs.check_labels(y, logits, x)
   label, probability = jnp.argmax(logits, -1), jax.nn.softmax(logits)
   k, (pair_key, start_key) = default_k(k), jax.random.split(key)
-  loss = objectives.make(objective, clean, k=k, key=pair_key, target=target)
+  loss = map_losses.make(objective, clean, k=k, key=pair_key, target=target)
   measure = measures.make(select, clean, k=k, objective=loss)
   clean_score = measure(clean)
 
@@ -112,7 +112,7 @@ def attack_attribution(
     return same if label_rule != 'penalty' else jnp.ones_like(same)
 
   def judge(z):
-    return loop.Verdict(measure(explain(z, y)), admissible(z))
+    return search.Verdict(measure(explain(z, y)), admissible(z))
 
   def lowered(z, beta):
     # Examples do not see each other: one gradient of the sum serves all.
@@ -126,16 +126,16 @@ def attack_attribution(
     grad, b = jax.grad(lowered, has_aux=True)(z, beta)
     if surrogate is not None:
       b = explain(z, y)
-    live = loop.alive(grad)
+    live = search.alive(grad)
     if label_rule != 'reject':
       grad += penalty * jax.grad(strayed)(z)
-    return grad, loop.Verdict(measure(b), admissible(z)), live
+    return grad, search.Verdict(measure(b), admissible(z)), live
 
   if step_size is None:
     step_size = moves.default_size(norm, space.eps, steps, bounds)
-  best, curve, scores = loop.descend(
+  best, curve, scores = search.descend(
     start_key,
-    loop.Walk(probe, judge),
+    search.Walk(probe, judge),
     space,
     clean_score,
     rule=rule or moves.default_rule(norm),

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop, margins
-from implicit_attr.attacks import steps as moves
+from implicit_attr.attacks import balls, inputs, margins, search
+from implicit_attr.attacks import step_rules as moves
 from implicit_attr.attacks.prediction import PredictionResult, report
 from implicit_attr.types import Array, Predict
 
@@ -40,7 +40,7 @@ def _run(
   loss: Callable[[Array], tuple[Array, Array]],
   space: balls.Ball,
   steps: int,
-) -> tuple[loop.Best, Array]:
+) -> tuple[search.Best, Array]:
   """Lowers loss(x) -> (loss [B], margin [B]); keeps the lowest margin."""
   rule = moves.default_rule(space.norm)
   wide = lambda v: v.reshape(-1, 1, 1, 1)
@@ -64,8 +64,8 @@ def _run(
     share = jnp.where(first, 1, _MOMENTUM).astype(z.dtype)
     new = balls.project(space, z + share * (new - z) + (1 - share) * (z - old))
     new_grad, new_value, margin = grad_of(new)
-    best = loop.keep(best, new, loop.Verdict(margin, always))
-    best = best._replace(moved=best.moved | loop.alive(new_grad))
+    best = search.keep(best, new, search.Verdict(margin, always))
+    best = best._replace(moved=best.moved | search.alive(new_grad))
     count += new_value < value
     gain = new_value < low
     low = jnp.where(gain, new_value, low)
@@ -86,7 +86,7 @@ def _run(
     return (*state, (size, count), last, best), best.score
 
   grad, value, margin = grad_of(start)
-  best = loop.Best(start, margin, always, loop.alive(grad))
+  best = search.Best(start, margin, always, search.alive(grad))
   size = jnp.full(start.shape[0], 2, start.dtype) * space.eps
   carry = (
     (start, start, grad, value),
@@ -170,11 +170,11 @@ def apgd(
     start = balls.random_start(jax.random.fold_in(key, number), space)
     best, curve = _run(start, value, space, steps)
     always = jnp.ones(x.shape[0], bool)
-    merged = loop.keep(overall, best.x, loop.Verdict(best.score, always))
+    merged = search.keep(overall, best.x, search.Verdict(best.score, always))
     return merged._replace(moved=overall.moved | best.moved), curve
 
   no = jnp.zeros(x.shape[0], bool)
-  clean = loop.Best(x, margins.margin(logits, y), no, no)
+  clean = search.Best(x, margins.margin(logits, y), no, no)
   rivals = jnp.tile(rivals, (restarts, 1))
   best, curves = jax.lax.scan(run, clean, (jnp.arange(len(rivals)), rivals))
   curve = jnp.minimum(jnp.min(curves, 0), clean.score[None])

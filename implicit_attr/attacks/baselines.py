@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop, measures
-from implicit_attr.attacks import steps as moves
+from implicit_attr.attacks import balls, inputs, measures, search
+from implicit_attr.attacks import step_rules as moves
 from implicit_attr.attacks.result import AttackResult, default_k
 from implicit_attr.types import Array, Explain, Predict
 
@@ -27,7 +27,7 @@ def _setting(explain, predict, x, y, eps, norm, bounds, k, select, mask):
 
   def judge(z):
     same = inputs.predicted(predict, z) == label
-    return loop.Verdict(measure(explain(z, y)), same)
+    return search.Verdict(measure(explain(z, y)), same)
 
   return space, judge, measure(clean)
 
@@ -148,13 +148,13 @@ def random_sign_walk(
 
   def probe(z, step_key):
     move = jax.random.normal(step_key, z.shape, z.dtype)
-    return move, judge(z), loop.alive(move)
+    return move, judge(z), search.alive(move)
 
   if step_size is None:
     step_size = moves.default_size(norm, space.eps, steps, bounds)
-  best, curve, scores = loop.descend(
+  best, curve, scores = search.descend(
     key,
-    loop.Walk(probe, judge),
+    search.Walk(probe, judge),
     space,
     clean,
     rule=moves.default_rule(norm),

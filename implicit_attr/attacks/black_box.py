@@ -7,10 +7,10 @@ from implicit_attr import errors
 from implicit_attr.attacks import (
   balls,
   inputs,
-  loop,
+  map_losses,
   margins,
   measures,
-  objectives,
+  search,
   squares,
 )
 from implicit_attr.attacks.prediction import PredictionResult, report
@@ -50,7 +50,7 @@ def attack_black_box(
     y: labels [B], int.
     eps: radius in pixel units; may be traced.
     norm: 'linf', 'l2' or 'patch'.
-    objective: a name in `objectives.OBJECTIVES`.
+    objective: a name in `map_losses.OBJECTIVES`.
     k: size of the top-k set; a tenth of the pixels if None.
     queries: maps asked for in each restart.
     restarts: independent searches.
@@ -76,14 +76,14 @@ def attack_black_box(
   inputs.check_labels(y, logits, x)
   label, k = jnp.argmax(logits, -1), default_k(k)
   pair_key, key = jax.random.split(key)
-  loss = objectives.make(objective, clean, k=k, key=pair_key, target=target)
+  loss = map_losses.make(objective, clean, k=k, key=pair_key, target=target)
   measure = measures.make(select, clean, k=k, objective=loss)
   start_value, start_score = loss(clean), measure(clean)
 
   def judge(z):
     b = explain(z, y)
     same = jnp.argmax(predict(z), -1) == label
-    return loss(b), loop.Verdict(measure(b), same)
+    return loss(b), search.Verdict(measure(b), same)
 
   def restart(overall, turn):
     best, curve = squares.search(
@@ -95,12 +95,12 @@ def attack_black_box(
       queries=queries,
       area=area,
     )
-    found = loop.Verdict(best.score, best.found)
-    return loop.keep(overall, best.x, found), (curve, best.score)
+    found = search.Verdict(best.score, best.found)
+    return search.keep(overall, best.x, found), (curve, best.score)
 
   no = jnp.zeros(x.shape[0], bool)
   best, (curves, scores) = jax.lax.scan(
-    restart, loop.Best(x, start_score, no, no), jnp.arange(restarts)
+    restart, search.Best(x, start_score, no, no), jnp.arange(restarts)
   )
   curve = jnp.min(curves, 0)
   return AttackResult(
@@ -138,7 +138,7 @@ def square(
 
   def judge(z):
     value = margins.margin(predict(z), y)
-    return value, loop.Verdict(value, always)
+    return value, search.Verdict(value, always)
 
   clean = margins.margin(logits, y)
   best, curve = squares.search(

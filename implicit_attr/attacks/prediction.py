@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop, margins
-from implicit_attr.attacks import steps as moves
+from implicit_attr.attacks import balls, inputs, margins, search
+from implicit_attr.attacks import step_rules as moves
 from implicit_attr.types import Array, Predict
 
 
@@ -115,7 +115,7 @@ def pgd(
   always = jnp.ones(x.shape[0], bool)
 
   def judge(z):
-    return loop.Verdict(margins.margin(predict(z), y), always)
+    return search.Verdict(margins.margin(predict(z), y), always)
 
   def lowered(z):
     seen = predict(z)
@@ -123,13 +123,13 @@ def pgd(
 
   def probe(z, _):
     grad, score = jax.grad(lowered, has_aux=True)(z)
-    return grad, loop.Verdict(score, always), loop.alive(grad)
+    return grad, search.Verdict(score, always), search.alive(grad)
 
   if step_size is None:
     step_size = moves.default_size(norm, space.eps, steps, bounds)
-  best, curve, _ = loop.descend(
+  best, curve, _ = search.descend(
     key,
-    loop.Walk(probe, judge),
+    search.Walk(probe, judge),
     space,
     margins.margin(logits, y),
     rule=moves.default_rule(norm),

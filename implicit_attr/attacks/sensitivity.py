@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop
-from implicit_attr.attacks import steps as moves
+from implicit_attr.attacks import balls, inputs, search
+from implicit_attr.attacks import step_rules as moves
 from implicit_attr.types import Array, Explain
 
 
@@ -79,7 +79,7 @@ def worst_sensitivity(
     return -jnp.sqrt(moved) / jnp.where(below > 0, jnp.sqrt(below), 1)
 
   def judge(z):
-    return loop.Verdict(score(*value(z)), always)
+    return search.Verdict(score(*value(z)), always)
 
   def lowered(z):
     moved, below = value(z)
@@ -89,13 +89,13 @@ def worst_sensitivity(
 
   def probe(z, _):
     grad, parts = jax.grad(lowered, has_aux=True)(z)
-    return grad, loop.Verdict(score(*parts), always), loop.alive(grad)
+    return grad, search.Verdict(score(*parts), always), search.alive(grad)
 
   if step_size is None:
     step_size = moves.default_size(norm, space.eps, steps, bounds)
-  best, _, _ = loop.descend(
+  best, _, _ = search.descend(
     key,
-    loop.Walk(probe, judge),
+    search.Walk(probe, judge),
     space,
     jnp.zeros(x.shape[0], clean.dtype),
     rule=moves.default_rule(norm),

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, loop
+from implicit_attr.attacks import balls, search
 from implicit_attr.types import Array
 
 NORMS = ('linf', 'l2', 'patch')
 # Share of all queries after which the area of the squares halves once more.
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
-Judge = Callable[[Array], tuple[Array, loop.Verdict]]
+Judge = Callable[[Array], tuple[Array, search.Verdict]]
 """x -> (value [B] by which a change is accepted, Verdict on the image)."""
 
 
@@ -94,7 +94,7 @@ def search(
   *,
   queries: int,
   area: float,
-) -> tuple[loop.Best, Array]:
+) -> tuple[search.Best, Array]:
   """The best image of `queries` and x, and the best score after each query.
 
   The walk begins at x, tries vertical stripes first, and moves to a candidate
@@ -119,13 +119,13 @@ def search(
     new = balls.project(space, x + repaint(turn_key, space, z - x, side))
     new = jnp.where(turn == 0, stripes, new)
     new_value, verdict = judge(new)
-    best = loop.keep(best, new, verdict)
+    best = search.keep(best, new, verdict)
     better = verdict.admissible & (new_value <= value)
     z = jnp.where(better.reshape(wide), new, z)
     return (z, jnp.where(better, new_value, value), best), best.score
 
   nothing = jnp.zeros(x.shape[0], bool)
-  best = loop.Best(x, start_score, nothing, ~nothing)
+  best = search.Best(x, start_score, nothing, ~nothing)
   side = jnp.asarray(sides(queries, *x.shape[1:3], area))
   (_, _, best), curve = jax.lax.scan(
     query, (x, start_value, best), (jnp.arange(queries), side)

@@ -23,7 +23,7 @@ from implicit_attr.attribution.attention_maps import (
   value_norm,
   value_rollout,
 )
-from implicit_attr.attribution.attention_reading import (
+from implicit_attr.attribution.attention_outputs import (
   READOUTS,
   token_grid,
   token_pixels,
@@ -51,6 +51,12 @@ from implicit_attr.attribution.faithfulness import (
 )
 from implicit_attr.attribution.gradients import gradient, gradient_x_input
 from implicit_attr.attribution.lrp import lrp_gamma, lrp_zplus
+from implicit_attr.attribution.modified_backprop import (
+  deconvnet,
+  deeplift,
+  guided_backprop,
+  lrp_epsilon,
+)
 from implicit_attr.attribution.noise import (
   smoothgrad,
   smoothgrad_squared,
@@ -79,12 +85,6 @@ from implicit_attr.attribution.reduce import (
   unit_sum,
 )
 from implicit_attr.attribution.relevance import attn_lrp, chefer_lrp, cp_lrp
-from implicit_attr.attribution.rules import (
-  deconvnet,
-  deeplift,
-  guided_backprop,
-  lrp_epsilon,
-)
 from implicit_attr.attribution.sanity import (
   collapsed,
   entropy,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from implicit_attr import errors
-from implicit_attr.attribution.attention_reading import image_tokens, seen
+from implicit_attr.attribution.attention_outputs import image_tokens, seen
 from implicit_attr.types import ApplyFn, Array, Params
 
 _TOLERANCE = 1e-12  # of the largest capacity; below it an edge is full

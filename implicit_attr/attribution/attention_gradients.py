@@ -4,7 +4,7 @@ Maps as in `attention_maps` that need the derivative by the weights too.
 """
 
 from implicit_attr.attribution import attention
-from implicit_attr.attribution.attention_reading import (
+from implicit_attr.attribution.attention_outputs import (
   block_of,
   image_tokens,
   seen,

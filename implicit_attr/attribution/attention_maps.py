@@ -8,7 +8,7 @@ place in the image, else L.
 import jax.numpy as jnp
 
 from implicit_attr.attribution import attention, attention_norms
-from implicit_attr.attribution.attention_reading import (
+from implicit_attr.attribution.attention_outputs import (
   block_of,
   image_tokens,
   seen,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from implicit_attr import errors
 from implicit_attr.attribution.graph import feature_shape, with_offset
 from implicit_attr.attribution.inputs import check, check_images
-from implicit_attr.attribution.rules import guided_backprop
+from implicit_attr.attribution.modified_backprop import guided_backprop
 from implicit_attr.attribution.targets import target as target_of
 from implicit_attr.types import ApplyFn, Array, Params
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr.attribution import attention, lrp
-from implicit_attr.attribution.attention_reading import image_tokens, seen
+from implicit_attr.attribution.attention_outputs import image_tokens, seen
 from implicit_attr.attribution.inputs import check
 from implicit_attr.attribution.rewire import Rule, constant, per_block, rewired
 from implicit_attr.attribution.targets import target as target_of

@@ -11,6 +11,11 @@ Nothing is compiled here: wrap what belongs together in one `jax.jit`, traced
 under `numerics.exact()` on accelerators. Bad input ends in `InputError`.
 """
 
+from implicit_attr.curvature.batch_sharpness import (
+  batch_lambda_max,
+  batch_sharpness,
+  noise_covariance,
+)
 from implicit_attr.curvature.blocks import block, block_names
 from implicit_attr.curvature.density import (
   Quadrature,
@@ -62,11 +67,6 @@ from implicit_attr.curvature.products import (
   microbatched,
   second_derivative,
   summed,
-)
-from implicit_attr.curvature.sgd import (
-  batch_lambda_max,
-  batch_sharpness,
-  noise_covariance,
 )
 from implicit_attr.curvature.trace import (
   Moments,

@@ -12,11 +12,11 @@ from typing import Any
 
 from implicit_attr import errors, numerics
 from implicit_attr.losses import Loss
+from implicit_attr.objectives.aat import aat, adv_aat
 from implicit_attr.objectives.adversarial import fgsm, pgd
 from implicit_attr.objectives.alignment import gradient_alignment
 from implicit_attr.objectives.art import art
 from implicit_attr.objectives.cure import cure
-from implicit_attr.objectives.far import aat, adv_aat
 from implicit_attr.objectives.gradient import gradient_penalty
 from implicit_attr.objectives.hessian import hessian_penalty
 from implicit_attr.objectives.ig_norm import ig_norm, ig_sum_norm

@@ -4,7 +4,15 @@ import jax
 
 from implicit_attr.attacks import margins
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -30,16 +38,16 @@ def pgd(
 
   Args:
     weight: from 0 to 1.
-    eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
+    eps, norm, steps, step: see `inner_maximization.ascend`; step is in eps.
     attack: what x' lowers, a name in `attacks.margins.MARGINS`: 'ce', 'cw'
       (the margin) or 'dlr'.
 
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight, 1)
-  settings.attack(eps, norm, steps, step)
-  settings.choose(margins.MARGINS, attack=attack)
+  validation.weight(weight, 1)
+  validation.attack(eps, norm, steps, step)
+  validation.choose(margins.MARGINS, attack=attack)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
@@ -49,7 +57,7 @@ def pgd(
         attack=attack, eps=eps, norm=norm, steps=steps, step=step,
       )
     )  # fmt: skip
-    fun = fields.field(apply_fn, loss, params, y)
+    fun = derivatives.field(apply_fn, loss, params, y)
     attacked, (_, aux) = fun(x_adv)
     # A weight in an array may change from call to call.
     if isinstance(weight, (int, float)) and weight == 1:

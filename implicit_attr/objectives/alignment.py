@@ -4,7 +4,8 @@ import jax
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -26,18 +27,18 @@ def gradient_alignment(
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.share(distance=distance, eps=eps)
+  validation.weight(weight)
+  validation.share(distance=distance, eps=eps)
 
   def loss_fn(params, batch, key):
     x = batch['image']
-    fun = fields.field(apply_fn, loss, params, batch['label'], 'logit')
-    clean, (per_example, aux) = fields.slope(fun)(x)
+    fun = derivatives.field(apply_fn, loss, params, batch['label'], 'logit')
+    clean, (per_example, aux) = derivatives.slope(fun)(x)
     clean = jax.lax.stop_gradient(clean)
     noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
-    near, _ = fields.slope(fun)(x + eps * noise)
+    near, _ = derivatives.slope(fun)(x + eps * noise)
     change = clean - near
-    term = (1 - fields.cosine(clean, near)) / 2
+    term = (1 - derivatives.cosine(clean, near)) / 2
     term = term + distance * sum_pixels(change * change)
     return per_example + weight * term, aux
 

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.similarity import top_mask
 from implicit_attr.types import ApplyFn, Array, LossFn
 
@@ -20,7 +28,9 @@ def slopes(apply_fn: ApplyFn, params, x: Array, y: Array) -> tuple:
 
 def triplet(x: Array, right: Array, wrong: Array) -> Array:
   """log(1 + exp(d(right, x) - d(wrong, x))), d = 1 - cosine; [B]."""
-  return jax.nn.softplus(fields.cosine(wrong, x) - fields.cosine(right, x))
+  return jax.nn.softplus(
+    derivatives.cosine(wrong, x) - derivatives.cosine(right, x)
+  )
 
 
 def art(
@@ -46,14 +56,14 @@ def art(
 
   Args:
     k: entries of the image that the walk sees.
-    eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
+    eps, norm, steps, step: see `inner_maximization.ascend`; step is in eps.
 
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.count(k=k)
-  settings.attack(eps, norm, steps, step)
+  validation.weight(weight)
+  validation.count(k=k)
+  validation.attack(eps, norm, steps, step)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -33,17 +34,21 @@ def cure(
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.product(hvp, h)
-  settings.flag(squared=squared)
+  validation.weight(weight)
+  validation.product(hvp, h)
+  validation.flag(squared=squared)
 
   def loss_fn(params, batch, key):
     x = batch['image']
-    fun = fields.field(apply_fn, loss, params, batch['label'])
-    grad, product, (per_example, aux) = fields.products(fun, x, hvp=hvp, h=h)
-    z = jax.lax.stop_gradient(fields.unit(jnp.sign(grad)))
+    fun = derivatives.field(apply_fn, loss, params, batch['label'])
+    grad, product, (per_example, aux) = derivatives.products(
+      fun, x, hvp=hvp, h=h
+    )
+    z = jax.lax.stop_gradient(derivatives.unit(jnp.sign(grad)))
     change = h * product(z)
-    term = sum_pixels(change * change) if squared else fields.length(change)
+    term = (
+      sum_pixels(change * change) if squared else derivatives.length(change)
+    )
     return per_example + weight * term, aux
 
   return loss_fn

@@ -4,13 +4,14 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 NORMS = {
   'l2_squared': lambda g: sum_pixels(g * g),
   'l1': lambda g: sum_pixels(jnp.abs(g)),
-  'l2': fields.length,
+  'l2': derivatives.length,
   'linf': lambda g: jnp.max(jnp.abs(g), tuple(range(1, g.ndim))),
 }
 """Name -> norm of the gradient, [B, ...] -> [B]. 'l1' is the dual of an ℓ∞
@@ -36,18 +37,18 @@ def gradient_penalty(
 
   Args:
     norm: one of `NORMS`, of the gradient in pixel units.
-    target: one of `fields.SCALARS`; all but the loss are of the label.
+    target: one of `input_derivatives.SCALARS`, all but the loss of the label.
 
   Raises:
     InputError: a negative weight, an unknown norm or target.
   """
-  settings.weight(weight)
-  settings.choose(NORMS, norm=norm)
-  settings.choose(fields.SCALARS, target=target)
+  validation.weight(weight)
+  validation.choose(NORMS, norm=norm)
+  validation.choose(derivatives.SCALARS, target=target)
 
   def loss_fn(params, batch, key):
-    fun = fields.field(apply_fn, loss, params, batch['label'], target)
-    grad, (per_example, aux) = fields.slope(fun)(batch['image'])
+    fun = derivatives.field(apply_fn, loss, params, batch['label'], target)
+    grad, (per_example, aux) = derivatives.slope(fun)(batch['image'])
     return per_example + weight * NORMS[norm](grad), aux
 
   return loss_fn

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings, smooth
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import second_order, validation
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -27,7 +28,7 @@ def hessian_penalty(
   1e-4 for a ResNet-18.
 
   Args:
-    target: one of `fields.SCALARS`.
+    target: one of `input_derivatives.SCALARS`.
     draws: products an example; memory grows with them.
     hvp: 'exact', or 'fd' with noise of standard deviation `h`, in pixel units.
 
@@ -36,19 +37,19 @@ def hessian_penalty(
       network with hvp='exact' and target 'logit' or 'margin', whose Hessian
       is zero.
   """
-  settings.weight(weight)
-  settings.choose(fields.SCALARS, target=target)
-  settings.count(draws=draws)
-  settings.product(hvp, h)
+  validation.weight(weight)
+  validation.choose(derivatives.SCALARS, target=target)
+  validation.count(draws=draws)
+  validation.product(hvp, h)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
     if hvp == 'exact' and target in ('logit', 'margin'):
       what = "hessian_penalty of a logit with hvp='exact'; or take hvp='fd'"
-      smooth.require(apply_fn, params, x, what)
-    fun = fields.field(apply_fn, loss, params, y, target)
+      second_order.require(apply_fn, params, x, what)
+    fun = derivatives.field(apply_fn, loss, params, y, target)
 
-    _, product, (per_example, aux) = fields.products(fun, x, hvp=hvp, h=h)
+    _, product, (per_example, aux) = derivatives.products(fun, x, hvp=hvp, h=h)
     v = jax.random.normal(key, (draws, *x.shape), x.dtype)
     square = jax.vmap(lambda v: sum_pixels(jnp.square(product(v))))(v)
     return per_example + weight * jnp.mean(square, 0), aux

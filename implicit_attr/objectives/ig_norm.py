@@ -10,7 +10,15 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.objectives.path import mean_gradient
 from implicit_attr.types import ApplyFn, Array, LossFn, Params
 
@@ -27,7 +35,7 @@ def size(
   chunk: int | None = None,
 ) -> Array:
   """‖IG(x, x')‖₁ = Σ |(x' - x) · mean gradient of the loss between|, [B]."""
-  value = lambda x, y: fields.field(apply_fn, loss, params, y)(x)[0]
+  value = lambda x, y: derivatives.field(apply_fn, loss, params, y)(x)[0]
   mean = mean_gradient(value, x, x_adv, y, steps=points, chunk=chunk)
   return sum_pixels(jnp.abs((x_adv - x) * mean))
 
@@ -53,7 +61,7 @@ def ig_norm(
 
   Args:
     points, inner_points: of the Riemann sum, in the loss and in the walk.
-    eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
+    eps, norm, steps, step: see `inner_maximization.ascend`; step is in eps.
     chunk: see `path.mean_gradient`; a number saves memory for time.
 
   Raises:
@@ -95,11 +103,11 @@ def ig_sum_norm(
 def _make(
   apply_fn, loss, weight, points, inner_points, chunk, summed, **walk
 ) -> LossFn:
-  settings.weight(weight)
-  settings.attack(**walk)
-  settings.count(points=points, inner_points=inner_points)
+  validation.weight(weight)
+  validation.attack(**walk)
+  validation.count(points=points, inner_points=inner_points)
   if chunk is not None:
-    settings.count(chunk=chunk)
+    validation.count(chunk=chunk)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
@@ -111,10 +119,10 @@ def _make(
       )
       if not summed:
         return term
-      return fields.field(apply_fn, loss, frozen, y)(z)[0] + weight * term
+      return derivatives.field(apply_fn, loss, frozen, y)(z)[0] + weight * term
 
     x_adv = jax.lax.stop_gradient(inner.ascend(key, gain, x, **walk))
-    fun = fields.field(apply_fn, loss, params, y)
+    fun = derivatives.field(apply_fn, loss, params, y)
     per_example, (_, aux) = fun(x_adv if summed else x)
     term = size(apply_fn, loss, params, x, x_adv, y, points=points, chunk=chunk)
     return per_example + weight * term, aux

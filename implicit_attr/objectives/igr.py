@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.objectives.path import mean_gradient
 from implicit_attr.objectives.trades import divergence
 from implicit_attr.types import ApplyFn, LossFn
@@ -39,25 +47,25 @@ def igr(
     robust: 'pgd', the loss at x'; or 'trades', loss + beta · KL(p(x) ‖ p(x')),
       x' maximising the KL.
     points: of each map.
-    eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
+    eps, norm, steps, step: see `inner_maximization.ascend`; step is in eps.
     chunk: see `path.mean_gradient`.
 
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.choose(ROBUST, robust=robust)
-  settings.share(beta=beta)
-  settings.count(points=points)
-  settings.attack(eps, norm, steps, step)
+  validation.weight(weight)
+  validation.choose(ROBUST, robust=robust)
+  validation.share(beta=beta)
+  validation.count(points=points)
+  validation.attack(eps, norm, steps, step)
   if chunk is not None:
-    settings.count(chunk=chunk)
+    validation.count(chunk=chunk)
   walk = {'eps': eps, 'norm': norm, 'steps': steps, 'step': step}
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
     frozen = jax.lax.stop_gradient(params)
-    fun = fields.field(apply_fn, loss, params, y)
+    fun = derivatives.field(apply_fn, loss, params, y)
     if robust == 'pgd':
       x_adv = inner.against_label(
         key, apply_fn, frozen, x, y, attack='ce', **walk
@@ -74,12 +82,14 @@ def igr(
       base = per_example + beta * divergence(aux['logits'], moved)
 
     def explain(x):
-      logit = lambda x, y: fields.field(apply_fn, loss, params, y, 'logit')(x)[
-        0
-      ]
+      logit = lambda x, y: derivatives.field(
+        apply_fn, loss, params, y, 'logit'
+      )(x)[0]
       black = jnp.zeros_like(x)
       return x * mean_gradient(logit, black, x, y, steps=points, chunk=chunk)
 
-    return base + weight * (1 - fields.cosine(explain(x), explain(x_adv))), aux
+    return base + weight * (
+      1 - derivatives.cosine(explain(x), explain(x_adv))
+    ), aux
 
   return loss_fn

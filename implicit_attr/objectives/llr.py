@@ -5,7 +5,15 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -29,19 +37,19 @@ def llr(
 
   Args:
     slope: μ / λ.
-    eps, norm, steps, step: of the inner walk, see `inner.ascend`.
+    eps, norm, steps, step: of the inner walk, see `inner_maximization.ascend`.
 
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.share(slope=slope)
-  settings.attack(eps, norm, steps, step)
+  validation.weight(weight)
+  validation.share(slope=slope)
+  validation.attack(eps, norm, steps, step)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
-    frozen = fields.field(apply_fn, loss, jax.lax.stop_gradient(params), y)
-    grad, (value, _) = fields.slope(frozen)(x)
+    frozen = derivatives.field(apply_fn, loss, jax.lax.stop_gradient(params), y)
+    grad, (value, _) = derivatives.slope(frozen)(x)
 
     def gap(z):
       return jnp.abs(frozen(z)[0] - value - sum_pixels(grad * (z - x)))
@@ -49,8 +57,8 @@ def llr(
     x_adv = jax.lax.stop_gradient(
       inner.ascend(key, gap, x, eps=eps, norm=norm, steps=steps, step=step)
     )
-    fun = fields.field(apply_fn, loss, params, y)
-    per_example, first, (_, aux) = fields.along(fun, x, x_adv - x)
+    fun = derivatives.field(apply_fn, loss, params, y)
+    per_example, first, (_, aux) = derivatives.along(fun, x, x_adv - x)
     gamma = jnp.abs(fun(x_adv)[0] - per_example - first)
     return per_example + weight * (gamma + slope * jnp.abs(first)), aux
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 
@@ -23,13 +24,13 @@ def sam(apply_fn: ApplyFn, loss: Loss, *, weight: float = 0.05) -> LossFn:
   Raises:
     InputError: a negative weight.
   """
-  settings.weight(weight)
+  validation.weight(weight)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
 
     def total(params):
-      return jnp.sum(fields.field(apply_fn, loss, params, y)(x)[0])
+      return jnp.sum(derivatives.field(apply_fn, loss, params, y)(x)[0])
 
     grad = jax.grad(total)(jax.lax.stop_gradient(params))
     norm = optax.tree.norm(grad)
@@ -37,6 +38,6 @@ def sam(apply_fn: ApplyFn, loss: Loss, *, weight: float = 0.05) -> LossFn:
     away = jax.tree.map(lambda g: (scale * g).astype(g.dtype), grad)
     away = jax.lax.stop_gradient(away)
     displaced = jax.tree.map(jnp.add, params, away)
-    return fields.field(apply_fn, loss, displaced, y)(x)[1]
+    return derivatives.field(apply_fn, loss, displaced, y)(x)[1]
 
   return loss_fn

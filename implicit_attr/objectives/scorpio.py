@@ -5,17 +5,18 @@ import jax.numpy as jnp
 
 from implicit_attr import numerics
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, Array, LossFn
 
 
 def furthest(v: Array, eps: float | Array, norm: str) -> Array:
   """The point s of the ball of radius eps with the largest s·v."""
-  return eps * (jnp.sign(v) if norm == 'linf' else fields.unit(v))
+  return eps * (jnp.sign(v) if norm == 'linf' else derivatives.unit(v))
 
 
 def worst(
-  fun: fields.Field,
+  fun: derivatives.Field,
   x: Array,
   *,
   eps: float | Array,
@@ -30,7 +31,7 @@ def worst(
   γ_k = 2 / (k + 2): d₁ is the gradient direction, and N iterations take N - 1
   products. The pixel box is not looked at, as in the model.
   """
-  grad, product, _ = fields.products(fun, x, hvp=hvp, h=h)
+  grad, product, _ = derivatives.products(fun, x, hvp=hvp, h=h)
   start = furthest(grad, eps, norm)
 
   def step(d, gamma):
@@ -74,23 +75,23 @@ def scorpio(
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.share(eps=eps)
-  settings.choose(settings.BALLS, norm=norm)
-  settings.count(iterations=iterations)
-  settings.product(hvp, h)
+  validation.weight(weight)
+  validation.share(eps=eps)
+  validation.choose(validation.BALLS, norm=norm)
+  validation.count(iterations=iterations)
+  validation.product(hvp, h)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
-    frozen = fields.field(apply_fn, loss, jax.lax.stop_gradient(params), y)
+    frozen = derivatives.field(apply_fn, loss, jax.lax.stop_gradient(params), y)
     d = jax.lax.stop_gradient(
       worst(frozen, x, eps=eps, norm=norm, iterations=iterations, hvp=hvp, h=h)
     )
-    fun = fields.field(apply_fn, loss, params, y)
+    fun = derivatives.field(apply_fn, loss, params, y)
     with numerics.exact():
       if hvp == 'fd':
-        _, first, (per_example, aux) = fields.along(fun, x, d)
-        second = (fields.along(fun, x + h * d, d)[1] - first) / h
+        _, first, (per_example, aux) = derivatives.along(fun, x, d)
+        second = (derivatives.along(fun, x + h * d, d)[1] - first) / h
       else:
         first, second, (per_example, aux) = _both(fun, x, d)
     return per_example + weight * (first + 0.5 * second), aux
@@ -98,11 +99,11 @@ def scorpio(
   return loss_fn
 
 
-def _both(fun: fields.Field, x: Array, d: Array) -> tuple:
+def _both(fun: derivatives.Field, x: Array, d: Array) -> tuple:
   """(d·∇, d·H d, rest) of the field at x, forward over forward."""
 
   def first(t):
-    _, slope, rest = fields.along(fun, x + t * d, d)
+    _, slope, rest = derivatives.along(fun, x + t * d, d)
     return slope, rest
 
   zero = jnp.zeros((), x.dtype)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from implicit_attr import numerics
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, settings
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, Array, LossFn, Params
 
 
@@ -31,7 +32,7 @@ def top_direction(
   twin = jnp.einsum('bki,bkl,blj->bij', root, gram, root)
   top = jnp.linalg.eigh((twin + twin.mT) / 2)[1][:, :, -1]
   mixed = jnp.einsum('bci,bi,cbn->bn', root, top, flat)
-  return fields.unit(mixed.reshape(x.shape))
+  return derivatives.unit(mixed.reshape(x.shape))
 
 
 def ssr(apply_fn: ApplyFn, loss: Loss, *, weight: float = 6.6) -> LossFn:
@@ -51,7 +52,7 @@ def ssr(apply_fn: ApplyFn, loss: Loss, *, weight: float = 6.6) -> LossFn:
   Raises:
     InputError: a negative weight.
   """
-  settings.weight(weight)
+  validation.weight(weight)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import fields, inner, settings
+from implicit_attr.objectives import (
+  inner_maximization as inner,
+)
+from implicit_attr.objectives import (
+  input_derivatives as derivatives,
+)
+from implicit_attr.objectives import (
+  validation,
+)
 from implicit_attr.types import ApplyFn, Array, LossFn
 
 
@@ -31,17 +39,17 @@ def trades(
   differentiated, x' is held fixed.
 
   Args:
-    eps, norm, steps, step: see `inner.ascend`; step is a share of eps.
+    eps, norm, steps, step: see `inner_maximization.ascend`; step is in eps.
 
   Raises:
     InputError: a bad option.
   """
-  settings.weight(weight)
-  settings.attack(eps, norm, steps, step)
+  validation.weight(weight)
+  validation.attack(eps, norm, steps, step)
 
   def loss_fn(params, batch, key):
     x, y = batch['image'], batch['label']
-    fun = fields.field(apply_fn, loss, params, y)
+    fun = derivatives.field(apply_fn, loss, params, y)
     per_example, (_, aux) = fun(x)
     fixed = jax.lax.stop_gradient(aux['logits'])
     frozen = jax.lax.stop_gradient(params)

@@ -12,8 +12,8 @@ from implicit_attr.report import page
 from implicit_attr.report.maps import draw_alone as draw_maps
 from implicit_attr.report.read import Evaluation, Run, load
 from implicit_attr.report.sweep import write_sweep
+from implicit_attr.report.sweep_runs import holds_runs
 from implicit_attr.report.tables import as_text
-from implicit_attr.report.tree import holds_runs
 
 __all__ = [
   'Evaluation',

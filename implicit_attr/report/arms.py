@@ -9,8 +9,8 @@ import numpy as np
 
 from implicit_attr.report import canvas, heat, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.shades import Shades, of_runs
-from implicit_attr.report.tree import Tree, by
+from implicit_attr.report.colours import Shades, of_runs
+from implicit_attr.report.sweep_runs import Tree, by
 
 Record = dict[str, Any]
 _BAND = 0.55  # inches a map gets

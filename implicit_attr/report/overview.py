@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from implicit_attr import claims
 from implicit_attr.report import heat, tables
-from implicit_attr.report.answers import FACTORS
-from implicit_attr.report.shades import short_group
+from implicit_attr.report.colours import short_group
 from implicit_attr.report.summary import Tile
-from implicit_attr.report.tree import Tree, by
+from implicit_attr.report.sweep_runs import Tree, by
+from implicit_attr.report.verdicts import FACTORS
 
 Cells = list[tuple[str, float | str]]
 """Of a row: the text, and what the column is sorted by."""

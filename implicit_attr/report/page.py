@@ -6,9 +6,9 @@ from typing import Any
 
 from implicit_attr.report import (
   canvas,
+  curvature_scatter,
   curves,
   maps,
-  relation,
   robustness,
   spectrum,
   summary,
@@ -61,7 +61,7 @@ def _values(run: Run, folder: pathlib.Path) -> dict[str, Any]:
     tiles=summary.tiles(run),
     curves=curves.draw(run, folder),
     spectrum=spectrum.draw(run, folder),
-    relation=relation.draw(run, folder),
+    relation=curvature_scatter.draw(run, folder),
     rules=tables.rules(run.evaluations),
     settings=shown.settings if shown else {},
     blocks=[_block(evaluation) for evaluation in run.evaluations.values()],

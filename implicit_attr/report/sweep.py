@@ -4,16 +4,16 @@ import pathlib
 
 from implicit_attr import claims
 from implicit_attr.report import (
-  answers,
   arms,
   canvas,
-  ends,
+  correlations,
+  example_maps,
   heat,
-  links,
   overview,
+  sweep_runs,
   template,
   trajectories,
-  tree,
+  verdicts,
 )
 
 
@@ -32,10 +32,10 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: `root` is no folder, holds no run, or cannot be written.
   """
-  found = tree.load(root)
-  verdicts = claims.judge(found.records)
+  found = sweep_runs.load(root)
+  judged = claims.judge(found.records)
   folder = template.figures(found.path)
-  gain = next(v for v in verdicts if v.claim.name == 'C1')
+  gain = next(v for v in judged if v.claim.name == 'C1')
   with canvas.drawing():
     return template.write(
       found.path,
@@ -44,19 +44,19 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
       name=found.path.resolve().name,
       story=overview.story(found),
       banners=overview.banners(found),
-      tiles=overview.tiles(found, verdicts),
-      answers=answers.answers(verdicts),
-      effect=answers.draw(gain, folder),
+      tiles=overview.tiles(found, judged),
+      answers=verdicts.answers(judged),
+      effect=verdicts.draw(gain, folder),
       heat=heat.draw(found, folder),
       trajectories=trajectories.draw(found, folder),
-      curvature=links.draw_curvature(found, folder),
-      bound=links.draw_bound(found, folder),
-      robustness=links.draw_robustness(found, folder),
-      correlations=links.correlations(found),
+      curvature=correlations.draw_curvature(found, folder),
+      bound=correlations.draw_bound(found, folder),
+      robustness=correlations.draw_robustness(found, folder),
+      correlations=correlations.correlations(found),
       arms=arms.draw_maps(found, folder),
       cost=arms.draw_cost(found, folder),
-      entropy=links.draw_entropy(found, folder),
-      ends=ends.draw(found, folder),
+      entropy=correlations.draw_entropy(found, folder),
+      ends=example_maps.draw(found, folder),
       runs=overview.runs(found),
       cut=len(found.trials) - overview.MOST,
       unfinished=overview.unfinished(found),

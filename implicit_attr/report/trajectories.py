@@ -7,8 +7,8 @@ import numpy as np
 
 from implicit_attr.report import canvas, heat
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.shades import Shades, of_runs
-from implicit_attr.report.tree import Tree, Trial
+from implicit_attr.report.colours import Shades, of_runs
+from implicit_attr.report.sweep_runs import Tree, Trial
 
 Line = tuple[np.ndarray, np.ndarray]
 

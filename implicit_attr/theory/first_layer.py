@@ -8,7 +8,7 @@ multiplicative structure that Ma & Ying (arXiv 2105.13462) use.
 
 import numpy as np
 
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import (
   Check,
   columns,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import DRAWS, Check, columns, named, spectral
 from implicit_attr.theory.softmax import TOKENS, jacobian_ceilings
 from implicit_attr.types import Array

@@ -11,7 +11,7 @@ import math
 import jax
 import numpy as np
 
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import DRAWS, Check, columns, named, spectral
 from implicit_attr.types import Array
 

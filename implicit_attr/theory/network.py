@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import curvature, errors, numerics
-from implicit_attr.theory import certificates, maps, nets, softmax, table
+from implicit_attr.theory import (
+  certificates,
+  maps,
+  softmax,
+  table,
+)
+from implicit_attr.theory import (
+  small_networks as nets,
+)
 from implicit_attr.theory.check import Check, columns, judge, spectral, top_of
 from implicit_attr.theory.first_layer import bias_bound
 from implicit_attr.theory.transfer import gauss_newton

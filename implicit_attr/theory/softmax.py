@@ -10,7 +10,7 @@ import math
 import jax
 import numpy as np
 
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import (
   DRAWS,
   Check,

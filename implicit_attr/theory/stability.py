@@ -13,7 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from implicit_attr import curvature
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import DRAWS, Check, columns, named, top_of
 from implicit_attr.types import Array
 

@@ -12,10 +12,10 @@ from implicit_attr.theory import (
   invariance,
   kernels,
   maps,
-  sharing,
   softmax,
   stability,
   transfer,
+  weight_sharing,
 )
 from implicit_attr.theory.check import Check, CheckResult, named
 
@@ -23,8 +23,8 @@ CHECKS: dict[str, Check] = named(
   *(
     check
     for part in (
-      first_layer, sharing, transfer, stability, maps, softmax, invariance,
-      kernels,
+      first_layer, weight_sharing, transfer, stability, maps, softmax,
+      invariance, kernels,
     )
     for check in part.CHECKS.values()
   )

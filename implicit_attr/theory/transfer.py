@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from implicit_attr.theory import nets
+from implicit_attr.theory import small_networks as nets
 from implicit_attr.theory.check import (
   Check,
   columns,

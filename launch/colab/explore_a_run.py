@@ -16,14 +16,11 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from configs import digits_mlp
-from implicit_attr import (
-  evaluation,
-  experiment,
-  loop,
-  programs,
-  records,
-  report,
-)
+from implicit_attr import report
+from implicit_attr.evaluation import evaluate
+from implicit_attr.runs import records
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, loop
 
 SMALL = False
 WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
@@ -35,7 +32,7 @@ if not (WORKDIR / 'evaluation').is_dir():
   programs.set_effort(config.compile)
   built = experiment.build(config.to_dict())
   loop.train(built, WORKDIR)
-  evaluation.evaluate(built, WORKDIR)
+  evaluate.evaluate(built, WORKDIR)
   records.write_status(WORKDIR, 'finished', built.total)
   report.write(WORKDIR)
 

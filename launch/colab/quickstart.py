@@ -14,14 +14,11 @@ import pathlib
 from PIL import Image
 
 from configs import digits_mlp
-from implicit_attr import (
-  evaluation,
-  experiment,
-  loop,
-  programs,
-  records,
-  report,
-)
+from implicit_attr import report
+from implicit_attr.evaluation import evaluate
+from implicit_attr.runs import records
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, loop
 
 SMALL = False
 LR = 0.05
@@ -47,7 +44,7 @@ print(config)
 programs.set_effort(config.compile)
 built = experiment.build(config.to_dict())
 loop.train(built, workdir)
-evaluation.evaluate(built, workdir)
+evaluate.evaluate(built, workdir)
 records.write_status(workdir, 'finished', built.total)
 print(report.write(workdir), 'is the whole report, one page to open or send')
 

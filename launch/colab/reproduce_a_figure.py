@@ -15,7 +15,9 @@ import pathlib
 from matplotlib import pyplot as plt
 
 from configs import digits_edge
-from implicit_attr import experiment, loop, programs, report
+from implicit_attr import report
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, loop
 
 SMALL = False
 RATES = (0.2,) if SMALL else (0.1, 0.15, 0.2)

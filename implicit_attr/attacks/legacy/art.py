@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import similarity
-from implicit_attr.attacks import balls, inputs, loop
+from implicit_attr.attacks import balls, inputs, search
 from implicit_attr.attacks.legacy.result import LegacyResult, Network, compare
 from implicit_attr.attacks.legacy.topk import mass_on
 from implicit_attr.similarity import magnitude, mass
@@ -81,7 +81,7 @@ def art_cifar(
     z, best = carry
     found = mass(z * _path_mean(network, None, z, y, points))
     tau = similarity.kendall_tau(jnp.where(top, found, 0), cut)
-    best = loop.keep(best, z, loop.Verdict(tau, network.label(z) == y))
+    best = search.keep(best, z, search.Verdict(tau, network.label(z) == y))
     move = jnp.sign(jax.grad(lowered)(z, z))
     z = balls.project(space, z - jnp.asarray(step_size, z.dtype) * move)
     return (z, best), None
@@ -90,7 +90,7 @@ def art_cifar(
     jnp.zeros(x.shape[0], bool),
     jnp.full(x.shape[0], jnp.inf, x.dtype),
   )
-  start = balls.random_start(key, space), loop.Best(x, worst, no, no)
+  start = balls.random_start(key, space), search.Best(x, worst, no, no)
   (_, best), _ = jax.lax.scan(step, start, length=steps)
   judged = network.explain(
     'integrated_gradients', 'loss', {'rule': 'trapezoid', 'steps': points + 1}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, loop
+from implicit_attr.attacks import balls, inputs, search
 from implicit_attr.attacks.legacy.result import LegacyResult, Network, compare
 from implicit_attr.similarity import magnitude, mass
 from implicit_attr.types import Array
@@ -17,15 +17,15 @@ from implicit_attr.types import Array
 def _pull(x: Array, space: balls.Ball, cost, *, step_size, schedule, unit):
   """Adam down cost(z, beta) -> [], in units of `unit` pixel ranges."""
   always = jnp.ones(x.shape[0], bool)
-  verdict = loop.Verdict(jnp.zeros(x.shape[0], x.dtype), always)
+  verdict = search.Verdict(jnp.zeros(x.shape[0], x.dtype), always)
 
   def probe(z, beta):
     grad = unit * jax.grad(cost)(z, beta)
-    return grad, verdict, loop.alive(grad)
+    return grad, verdict, search.alive(grad)
 
-  best, _, worth = loop.descend(
+  best, _, worth = search.descend(
     jax.random.key(0),  # nothing is drawn
-    loop.Walk(probe, lambda z: verdict),
+    search.Walk(probe, lambda z: verdict),
     space,
     verdict.score,
     rule='adam',

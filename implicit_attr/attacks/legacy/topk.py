@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from implicit_attr.attacks import balls, inputs, loop, measures
+from implicit_attr.attacks import balls, inputs, measures, search
 from implicit_attr.attacks.legacy.result import (
   LegacyResult,
   Network,
@@ -32,7 +32,7 @@ def _climb(
   attempts: int,
   k: int,
   select: str,
-) -> loop.Best:
+) -> search.Best:
   """Signed steps from x itself; the best label-preserving iterate is kept.
 
   What Ghorbani et al. and Chen et al. share. `maps` are those of the network
@@ -46,15 +46,15 @@ def _climb(
   slope = jax.grad(lambda z: mass_on(top, smooth(z, y)))
 
   def judge(z):
-    return loop.Verdict(measure(explain(z, y)), network.label(z) == y)
+    return search.Verdict(measure(explain(z, y)), network.label(z) == y)
 
   def probe(z, _):
     grad = slope(z)
-    return grad, judge(z), loop.alive(grad)
+    return grad, judge(z), search.alive(grad)
 
-  best, _, worth = loop.descend(
+  best, _, worth = search.descend(
     key,
-    loop.Walk(probe, judge),
+    search.Walk(probe, judge),
     balls.ball(x, eps=eps),
     jnp.ones(x.shape[0], x.dtype),  # only what is below 1 counts
     rule='sign',
@@ -71,7 +71,7 @@ def _report(
   explain: Explain,
   x: Array,
   y: Array,
-  best: loop.Best,
+  best: search.Best,
   worth: Array,
   *,
   k: int,

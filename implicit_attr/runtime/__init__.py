@@ -1,0 +1,1 @@
+"""Devices, compiled programs, cadences and progress lines."""

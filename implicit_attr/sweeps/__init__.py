@@ -1,0 +1,1 @@
+"""Many runs: arms, shares of them, and one table."""

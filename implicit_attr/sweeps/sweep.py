@@ -1,0 +1,201 @@
+"""How do hundreds of runs get done, by several launchers, through any kill?
+
+A sweep is a list of arms, and each arm is a run directory under one root. What
+is done is read from those directories and nowhere else, so a launcher has no
+state that could be lost: the same command goes on.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from implicit_attr import errors
+from implicit_attr.runs import lock, records
+from implicit_attr.runtime.progress import Progress
+from implicit_attr.sweeps.summary import write_summary
+from implicit_attr.train import loop
+from implicit_attr.train.lanes import groups
+
+LOG = logging.getLogger(__name__)
+
+DONE = ('finished', 'diverged')
+"""Statuses that are an answer. A divergence is one; 'failed' is not."""
+
+_NAME = re.compile(r'[\w.=+,-]+(/[\w.=+,-]+)*')
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """A name, which is its folder under the root, and a resolved config."""
+
+  name: str
+  config: dict[str, Any]
+
+
+def arms(sweep: Any) -> list[Arm]:
+  """The arms of what a file of configs/sweeps returns.
+
+  Args:
+    sweep: has `arms`, a list of dicts: 'name', a relative path that says what
+      is particular to the arm; 'base', a ConfigDict; 'overrides', {'a.b':
+      value} on top of it.
+
+  Raises:
+    InputError: no arms, a name that is no plain path or is there twice, an
+      override of a key that the base has not, or of another type.
+  """
+  found: dict[str, Arm] = {}
+  errors.require(
+    '--config', '…', 'arms' in sweep and len(sweep.arms) > 0,
+    'a file of configs/sweeps, with arms, for --mode=sweep',
+  )  # fmt: skip
+  for arm in sweep.arms:
+    name = arm['name']
+    plain = _NAME.fullmatch(name) and '..' not in name.split('/')
+    errors.require(
+      'arm', name, plain, 'a path of letters, digits and any of . = + , - _'
+    )
+    errors.require('arm', name, name not in found, 'a name of only one arm')
+    config = arm['base'].copy_and_resolve_references().lock()
+    try:
+      config.update_from_flattened_dict(arm['overrides'])
+    except (KeyError, TypeError) as e:
+      reason = ' '.join(str(e.args[0]).split())
+      raise errors.InputError(
+        f'arm {name!r} has a bad override: {reason}'
+      ) from e
+    found[name] = Arm(name, config.to_dict())
+  return list(found.values())
+
+
+def share(arms: Sequence[Arm], shard: str) -> list[Arm]:
+  """The i-th of n shares of `arms`, for `shard` 'i/n' with 0 <= i < n.
+
+  Raises:
+    InputError: `shard` is not of that form.
+  """
+  form = re.fullmatch(r'(\d+)/(\d+)', shard)
+  ok = form and int(form[1]) < int(form[2])
+  errors.require('--shard', shard, ok, "'i/n' with 0 <= i < n")
+  return list(arms[int(form[1]) :: int(form[2])])
+
+
+def run(
+  arms: Sequence[Arm],
+  root: pathlib.Path,
+  run_arm: Callable[[dict[str, Any], pathlib.Path], None],
+  run_grid: Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
+  | None = None,
+  *,
+  lanes: int = 1,
+) -> int:
+  """Runs, in order, the arms that are not done; 2 if one failed, else 0.
+
+  `run_arm(config, workdir)` is expected to leave a status.json and to go on
+  where an earlier call was cut off. An arm that is being run by someone else
+  is left to them. One that raises loop.Diverged is done. An InputError, or an
+  error of the device (no memory), is recorded as 'failed', the other arms go
+  on, and the next start tries again. Everything else ends the sweep.
+
+  With `lanes` above 1, arms that can share a program (`lanes.groups`) go to
+  `run_grid(configs, workdirs)` together, up to that many at once, in the place
+  of the first of them. What it could not do, for one of the errors above, is
+  then done arm by arm, and so are arms that have nothing to share.
+
+  Guarantees: an arm is never run twice at once on one file system, nor again
+  once it is done; summary.csv and summary.json name every run under `root`
+  after each arm or group.
+
+  Raises:
+    InputError: `lanes` below 1.
+  """
+  errors.number('--lanes', lanes, 1, integer=True)
+  failed: list[str] = []
+  count = lambda: sum(_status(root, arm) in DONE for arm in arms)
+  progress = Progress('arm', count(), len(arms), every=0)
+  LOG.info('%d arms, %d of them done', len(arms), count())
+  due = []
+  for arm in arms:
+    if _status(root, arm) in DONE:
+      _compare(root, arm, failed)
+    else:
+      due.append(arm)
+  together = [[i] for i in range(len(due))]
+  if lanes > 1:
+    together = groups([arm.config for arm in due], lanes)
+  for group in together:
+    with contextlib.ExitStack() as locks:
+      ours = [due[i] for i in group if _take(root, due[i], locks)]
+      if len(ours) > 1:
+        _share(root, ours, run_grid)
+      for arm in ours:
+        if _status(root, arm) not in DONE:
+          _alone(root, arm, run_arm, failed)
+    write_summary(root)
+    progress.say(count())
+  write_summary(root)
+  if failed:
+    LOG.warning('%d arms failed: %s', len(failed), ', '.join(failed))
+  return 2 if failed else 0
+
+
+def _take(root: pathlib.Path, arm: Arm, locks: contextlib.ExitStack) -> bool:
+  """Whether `arm` is ours to run; if so, nobody else's until `locks` close."""
+  if not locks.enter_context(lock.lock(root / arm.name)):
+    LOG.info('%s is being run by someone else', arm.name)
+    return False
+  return _status(root, arm) not in DONE  # maybe finished since the first look
+
+
+def _alone(
+  root: pathlib.Path, arm: Arm, run_arm: Callable, failed: list[str]
+) -> None:
+  LOG.info('%s', arm.name)
+  try:
+    run_arm(arm.config, root / arm.name)
+  except loop.Diverged as e:  # recorded by the loop
+    LOG.info('%s %s', arm.name, e)
+  except (errors.InputError, jax.errors.JaxRuntimeError) as e:
+    _fail(root, arm, e, failed)
+
+
+def _share(root: pathlib.Path, arms: list[Arm], run_grid: Callable) -> None:
+  LOG.info('%d arms as one program, %s first', len(arms), arms[0].name)
+  try:
+    run_grid([a.config for a in arms], [root / a.name for a in arms])
+  except (errors.InputError, jax.errors.JaxRuntimeError) as e:
+    LOG.warning('%d arms go on one by one: %s', len(arms), _reason(e))
+
+
+def _status(root: pathlib.Path, arm: Arm) -> str | None:
+  return records.read_status(root / arm.name).get('status')
+
+
+def _compare(root: pathlib.Path, arm: Arm, failed: list[str]) -> None:
+  """Where what is done is another arm, this one counts as failed."""
+  try:
+    records.claim(root / arm.name, arm.config)
+  except errors.InputError as e:
+    LOG.warning('%s: %s', arm.name, e)
+    failed.append(arm.name)
+
+
+def _fail(
+  root: pathlib.Path, arm: Arm, error: Exception, failed: list[str]
+) -> None:
+  reason = _reason(error)
+  LOG.warning('%s failed: %s', arm.name, reason)
+  failed.append(arm.name)
+  # Where even this cannot be written, the warning has to do.
+  with contextlib.suppress(errors.InputError, OSError):
+    records.write_status(root / arm.name, 'failed', 0, reason)
+
+
+def _reason(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
