@@ -52,11 +52,12 @@ def base() -> ml_collections.ConfigDict:
       # The first state at which each is reached is kept.
       'milestones': {'train_loss': 0.01, 'test_accuracy': 0.97},
       'tensorboard': False,
+      # Stored pixels beyond this are streamed, not kept on the device.
+      'resident_bytes': 2 << 30,
     },
     'track': {  # tracking.Tracker
       'every': '12.5%',  # all probes; also at milestones
       'cheap_every': 'never',  # λ_max from the last vector, gradient norms
-      'budget': 0.0,  # share of training time; 0 keeps the cadence as it is
       'examples': 64,
       'order': 20,  # at most this many products for λ_max
       # Residual / λ_max at which it stops: λ_max to 1e-3, at 2/η too, where

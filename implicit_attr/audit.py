@@ -20,6 +20,7 @@ from implicit_attr import errors, report
 from implicit_attr.attacks import inputs
 from implicit_attr.evaluation import robustness
 from implicit_attr.runtime import dist
+from implicit_attr.train.settings import Evaluation, record
 from implicit_attr.types import ApplyFn, Array, Params
 
 ATTRIBUTIONS = (
@@ -113,13 +114,15 @@ def audit(
     InputError: images or labels that do not fit, values outside 0 to 1, an
       unknown name, a number out of range.
   """
-  settings = {
+  given = {
     'attributions': tuple(attributions), 'attacks': tuple(objectives),
     'options': {m: dict(o) for m, o in options.items()}, 'target': target,
     'eps': eps, 'norm': norm, 'k': k, 'steps': steps, 'restarts': restarts,
-    'batch_size': batch_size,
+    'batch_size': batch_size, 'examples': len(x), 'checkpoints': ('last',),
+    'curvature': 0,
   }  # fmt: skip
-  robustness.check(settings)
+  settings = record(Evaluation, '', given)
+  settings.check('')
   x, y = np.asarray(x), np.asarray(y)
   inputs.check(x, y, eps=eps, bounds=(0.0, 1.0))
   logits, _ = apply_fn(params, jnp.asarray(x[:1]))
@@ -140,4 +143,4 @@ def audit(
   stuck = sorted({r['attribution'] for r in rows if r['n_stalled']})
   if stuck:
     warnings.warn(STALLED.format(', '.join(stuck)), stacklevel=2)
-  return Audit(rows, arrays, settings)
+  return Audit(rows, arrays, given)

@@ -1,4 +1,4 @@
-"""How does bad input end? In one line: field, value, what is allowed.
+"""Errors for people: bad input ends in one line, field, value, what is allowed.
 
 Functions raise `InputError`; `main` prints it and exits with status 2. The
 field is the name a user typed: `optim.lr`, `model.name`, `--workdir`.
@@ -6,6 +6,7 @@ field is the name a user typed: `optim.lr`, `model.name`, `--workdir`.
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,11 +44,11 @@ def number(
 ) -> None:
   """Raises InputError unless `value` is a finite number in [low, high].
 
-  `open_low` excludes `low` itself; `integer` excludes fractions. Booleans are
-  not numbers.
+  `open_low` excludes `low` itself; `integer` excludes fractions. Numbers of
+  numpy count, booleans are no numbers.
   """
-  kinds = int if integer else (int, float)
-  ok = isinstance(value, kinds) and not isinstance(value, bool)
+  kind = numbers.Integral if integer else numbers.Real
+  ok = isinstance(value, kind) and not isinstance(value, bool)
   ok = ok and math.isfinite(value) and low <= value <= high
   ok = ok and not (open_low and value == low)
   what = 'an integer' if integer else 'a number'

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +57,8 @@ def main(_) -> int:
   """Returns the exit status: 0, 3 (diverged) or 143 (stopped by a signal)."""
   import jax
 
-  from implicit_attr import grid, report
+  from implicit_attr import report, run
+  from implicit_attr.evaluation import theory_on_run
   from implicit_attr.runs import lock, records
   from implicit_attr.runtime import dist, programs
   from implicit_attr.sweeps import sweep
@@ -66,8 +66,6 @@ def main(_) -> int:
   mode = _MODE.value
   errors.choose('--mode', mode, MODES)
   if mode == 'theory':
-    from implicit_attr.evaluation import theory_on_run
-
     print(theory_on_run.check(_workdir() if _WORKDIR.value else None))
     return 0
   workdir = _workdir()
@@ -86,8 +84,7 @@ def main(_) -> int:
     return 0
   if mode == 'sweep':
     arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
-    run = lambda: sweep.run(arms, workdir, _train, grid.run, lanes=_LANES.value)
-    status = _ended(run)
+    status = _ended(lambda: sweep.run(arms, workdir, run.train, _LANES.value))
     with lock.lock(workdir) as ours:  # another launcher may be at it
       # Whoever sends a signal will not wait for a page of hundreds of runs.
       if ours and arms and status != STOPPED:
@@ -100,53 +97,29 @@ def main(_) -> int:
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
-  run = _train if mode == 'train' else _evaluate
+    job = lambda: run.evaluate(config, workdir)
+  else:
+    job = lambda: run.train([config], [workdir])
   with lock.lock(workdir) if first else contextlib.nullcontext(True) as ours:
     errors.require(
       '--workdir', str(workdir), ours, 'a folder that no other process is in'
     )
-    status = _ended(lambda: run(config, workdir))
-  if first:
+    status = _ended(job)
+  if first and (status != STOPPED or records.read_metrics(workdir)):
     print(report.write(workdir))
   return status
 
 
-def _train(config: dict[str, Any], workdir: pathlib.Path) -> None:
-  _evaluate(config, workdir, train=True)
-
-
-def _evaluate(
-  config: dict[str, Any], workdir: pathlib.Path, train: bool = False
-) -> None:
-  from implicit_attr.evaluation import evaluate
-  from implicit_attr.runs import records
-  from implicit_attr.runtime import programs
-  from implicit_attr.train import experiment, loop
-
-  errors.require(
-    '--config', '…', 'arms' not in config, 'a sweep only with --mode=sweep'
-  )
-  programs.set_effort(config['compile'])
-  built = experiment.build(config)
-  evaluate.check(config)
-  if train:
-    loop.train(built, workdir)
-    if _DISTRIBUTED.value:  # JAX kept it until here, and nobody asks it now
-      signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  evaluate.evaluate(built, workdir)
-  if train:
-    records.write_status(workdir, 'finished', built.total)
-
-
 def _ended(run: Callable[[], int | None]) -> int:
   """The exit status of `run`, its early ends included."""
-  from implicit_attr.train import loop
+  from implicit_attr.train.run_folder import Diverged
+  from implicit_attr.train.spans import Interrupted
 
   try:
     return run() or 0
-  except (loop.Diverged, loop.Interrupted) as e:
+  except (Diverged, Interrupted) as e:
     print(e, file=sys.stderr)
-    return 3 if isinstance(e, loop.Diverged) else STOPPED
+    return 3 if isinstance(e, Diverged) else STOPPED
 
 
 def _workdir() -> pathlib.Path:
@@ -209,9 +182,13 @@ def _unraisable(info: Any) -> None:
 
 def _guarded(argv: list[str]) -> int:
   try:
-    return main(argv)
+    status = main(argv)
   except (errors.InputError, OSError) as e:  # OSError: a full disk
     _refuse(e)
+  if status == STOPPED and not _DISTRIBUTED.value:
+    sys.stdout.flush()
+    os._exit(status)  # else Python waits for programs that still compile
+  return status
 
 
 if __name__ == '__main__':

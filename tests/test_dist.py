@@ -25,14 +25,16 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np
 devices, mode, address, processes, process = sys.argv[1:]
 jax.config.update('jax_num_cpu_devices', int(devices))
-from implicit_attr import dist
+from implicit_attr.runtime import dist
 if address == 'SLURM':
   dist.initialize()
 elif address:
   dist.initialize(address, int(processes), int(process))
 from configs import digits_mlp
-from implicit_attr import attacks, attribution, curvature, data, experiment
-from implicit_attr import keys, loop, probes, programs, train
+from implicit_attr import attacks, attribution, curvature, data, keys, probes
+from implicit_attr import train
+from implicit_attr.runtime import programs
+from implicit_attr.train import experiment, loop
 
 programs.set_effort('quick')
 config = digits_mlp.get_config('smoke')
@@ -51,6 +53,8 @@ def training(dtype):
   )
   state = e.mesh.replicate(cast(e.init()))
   step, losses = loop.make_train_step(e), []
+  if mode == 'jit':
+    step = jax.jit(step, out_shardings=e.mesh.whole)
   for i in range(5):
     batch = e.mesh.join(cast(source.batch_at(i)))
     state, sums = step(state, batch, e.learning_rates[i], np.uint32(0))
@@ -190,7 +194,7 @@ def test_half_of_an_address_is_refused_in_one_line():
 
 
 def test_no_cluster_is_one_line():
-  code = 'from implicit_attr import dist; dist.initialize()'
+  code = 'from implicit_attr.runtime import dist; dist.initialize()'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
   )

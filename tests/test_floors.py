@@ -19,8 +19,7 @@ FLOORS = {
   'data': 3, 'runs': 3, 'runtime': 3,
   'train': 4,
   'evaluation': 5,
-  'sweeps': 6, 'claims': 6, 'report': 6, 'audit': 6,
-  'grid': 6, 'lane_probes': 6,
+  'sweeps': 6, 'claims': 6, 'report': 6, 'audit': 6, 'run': 6,
   'main': 7,
 }  # fmt: skip
 SEES = {
@@ -41,7 +40,6 @@ NEIGHBOURS = {
   'sweeps': {'report'},
   'report': {'claims'},
   'audit': {'report'},
-  'grid': {'lane_probes'},
 }
 # A heavy library and the only files that may name it.
 ONLY_IN = {

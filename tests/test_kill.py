@@ -26,7 +26,7 @@ import json, os, runpy, sys, warnings
 warnings.simplefilter('ignore')  # JAX warns of forks; no backend is up yet
 from ml_collections import config_flags
 from configs import digits_mlp
-from implicit_attr import evaluation, experiment, loop, report
+from implicit_attr import report, run
 import sklearn.datasets, matplotlib.figure
 for line in sys.stdin:
   if not (child := os.fork()):

@@ -1,24 +1,79 @@
 """Does the loop compile once, keep the first of its kind, and stop in time?"""
 
 import dataclasses
+import signal
+import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits_mlp
-from implicit_attr.runs.checkpoint import Checkpoints
-from implicit_attr.train import experiment, loop
+from configs import cifar_resnet8, digits_mlp, digits_vit
+from implicit_attr import data, train
+from implicit_attr.runs import records
+from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
+from implicit_attr.runtime import cadence
+from implicit_attr.train import experiment, loop, run_folder, spans
+from implicit_attr.train.feed import Feed
+from implicit_attr.train.lanes import Lanes
+from implicit_attr.train.tracking import Tracker
+
+
+def build(module=digits_mlp, **changes):
+  config = module.get_config('smoke')
+  config.track.every = 'never'
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return experiment.build(config.to_dict())
 
 
 @pytest.fixture(scope='module')
 def built():
-  config = digits_mlp.get_config('smoke')
-  config.optim.update({'momentum': 0.9, 'schedule': 'cosine'})
-  return experiment.build(config.to_dict())
+  return build(optim__momentum=0.9, optim__schedule='cosine')
 
 
-def test_a_run_compiles_its_step_once(built):
+def advanced(built, lengths):
+  """The state after spans of these lengths, and the sums of each update."""
+  lanes = Lanes.of([built])
+  program, feed = loop.make_program(lanes), Feed(lanes, max(lengths))
+  state, step, sums = built.mesh.replicate(built.init()), 0, []
+  for n in lengths:
+    rates = np.resize(lanes.rates[step : step + n], max(lengths))
+    state, new = program(
+      lanes.values, True, state, rates, feed(step, n), np.int32(n), feed.table
+    )
+    sums += [{k: float(a[i]) for k, a in new.items()} for i in range(n)]
+    step += n
+  return state, sums
+
+
+@pytest.mark.parametrize(
+  'module, limit',
+  [(digits_mlp, 2 << 30), (cifar_resnet8, 2 << 30), (cifar_resnet8, 0),
+   (digits_vit, 2 << 30)],
+  ids=['mlp', 'batch norm, crops, flips', 'streamed', 'vit'],
+)  # fmt: skip
+def test_spans_have_the_bits_of_single_steps_on_batches_of_the_host(
+  module, limit
+):
+  built = build(module, train__resident_bytes=limit)
+  assert Feed(Lanes.of([built]), 4).resident == (limit > 0)
+  step = jax.jit(loop.make_train_step(built))
+  state, sums = built.mesh.replicate(built.init()), []
+  for i in range(7):
+    batch = built.mesh.join(built.train_set.batch_at(i))
+    rate = built.learning_rates[i]
+    state, new = step(state, batch, rate, np.uint32(0))
+    sums.append({name: float(v) for name, v in new.items()})
+  for lengths in ([7], [1, 4, 2]):
+    found, each = advanced(built, lengths)
+    assert each == sums
+    assert fingerprint(found) == fingerprint(state)
+
+
+def test_a_run_compiles_its_updates_once_whatever_the_length_of_a_span(built):
   traces = []
   make = built.make_loss_fn
 
@@ -26,55 +81,177 @@ def test_a_run_compiles_its_step_once(built):
     traces.append(1)
     return make(apply_fn)
 
-  train_step = loop.make_train_step(
-    dataclasses.replace(built, make_loss_fn=counted)
+  state, _ = advanced(
+    dataclasses.replace(built, make_loss_fn=counted), [1, 2, 3, 1]
   )
-  state = built.mesh.replicate(built.init())
-  for i, seed in enumerate((0, 0, 1, 2)):
-    batch = built.mesh.split(built.train_set.batch_at(i))
-    rate = built.learning_rates[i]
-    state, _ = train_step(state, batch, rate, np.uint32(seed))
-  assert int(state.step) == 4 and len(traces) == 1
+  assert int(state.step) == 7
+  assert len(traces) == 2  # for its shapes, and as the body of the loop
 
 
-def test_a_milestone_is_the_first_state_that_reached_it(built, tmp_path):
-  state = built.init()
-  milestones = loop.Milestones(
-    tmp_path, {'train_loss': 0.5, 'test_accuracy': 0.9}
+def test_n_steps_and_then_m_are_n_and_m():
+  step = lambda state, one: (0.5 * state + one['a'], {'x': state})
+  each = {'a': jnp.arange(6.0)}
+  advance = jax.jit(train.make_advance(step))
+  whole, outputs = advance(1.0, each, 6)
+  first, _ = advance(1.0, each, 4)
+  rest = jax.tree.map(lambda a: jnp.roll(a, -4), each)
+  second, tail = advance(first, rest, 2)
+  assert second == whole
+  np.testing.assert_array_equal(tail['x'][:2], outputs['x'][4:])
+  np.testing.assert_array_equal(tail['x'][2:], 0)
+
+
+def test_spans_end_at_every_event_and_cover_the_run_once():
+  every = {'log': 7, 'eval': 0, 'track': 10, 'checkpoint': 25}
+  events = spans.events(60, every, [0, 12])
+  due = {
+    step for step in range(61) for e in every.values()
+    if cadence.due(step, e, 60)
+  }  # fmt: skip
+  assert events == sorted(due | {0, 12, 60})
+  cut = spans.Spans(events, 8, timed=False)
+  done = list(cut.of(4))
+  assert done[-1] == (60, 0)
+  step = 4
+  for start, n in done:
+    assert start == step and n <= 8
+    assert not set(range(start + 1, start + n)) & set(events)
+    step += n
+  assert step == 60
+
+
+def test_spans_grow_to_what_fits_and_shrink_when_steps_get_slow(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(spans.time, 'perf_counter', lambda: now[0])
+  cut, lengths, step_seconds = spans.Spans([10_000], 512, timed=True), [], 0.01
+  for _, n in cut.of(0):
+    lengths.append(n)
+    now[0] += step_seconds * (lengths[-2] if len(lengths) > 1 else 0)
+    cut.ended()
+    if len(lengths) == 20:
+      step_seconds = 0.1
+    if len(lengths) == 60:
+      break
+  assert lengths[:5] == [1, 1, 2, 4, 8]
+  assert 0.2 < lengths[19] * 0.01 <= spans.SECONDS
+  assert lengths[-1] * 0.1 <= spans.SECONDS
+
+
+@pytest.fixture
+def folder(built, tmp_path):
+  with_thresholds = built.settings.train
+  settings = dataclasses.replace(
+    built.settings,
+    train=dataclasses.replace(
+      with_thresholds, milestones={'train_loss': 0.5, 'test_accuracy': 0.9}
+    ),
   )
+  run = run_folder.RunFolder(
+    dataclasses.replace(built, settings=settings), tmp_path, Tracker.memory
+  )
+  yield run
+  run.close()
+
+
+def test_a_milestone_is_the_first_state_that_reached_it(built, folder):
+  state = jax.device_get(built.init())
   record = lambda loss, accuracy: {
     'eval/train_loss': loss, 'eval/accuracy': accuracy,
   }  # fmt: skip
-  at = lambda step: dataclasses.replace(state, step=np.int32(step))
-  assert milestones(0, record(2.0, 0.1), at(0)) == {}
-  assert milestones(5, record(0.5, 0.8), at(5)) == {'milestone/train_loss': 5}
-  assert milestones(10, record(0.9, 0.7), at(10)) == {}
-  assert milestones(15, record(0.1, 0.95), at(15)) == {
-    'milestone/test_accuracy': 15
-  }
-  assert milestones(20, record(0.0, 0.99), at(20)) == {}
-  milestones.close()
+
+  def met(step, loss, accuracy):
+    at = lambda: dataclasses.replace(state, step=np.int32(step))
+    return folder.milestones(step, record(loss, accuracy), at)
+
+  assert met(0, 2.0, 0.1) == {}
+  assert met(5, 0.5, 0.8) == {'milestone/train_loss': 5}
+  assert met(10, 0.9, 0.7) == {}
+  assert met(15, 0.1, 0.95) == {'milestone/test_accuracy': 15}
+  assert met(20, 0.0, 0.99) == {}
+  folder.close()
   for name, step in (('train_loss', 5), ('test_accuracy', 15)):
-    kept = Checkpoints(tmp_path / name)
+    assert folder.states[name].step == step
+    kept = Checkpoints(folder.workdir / 'checkpoints' / name)
     assert kept.steps() == [step]
-    like = jax.device_get(state)
-    assert kept.restore(step, {'state': like})[0]['state'].step == step
+    assert kept.restore(step, {'state': state})[0]['state'].step == step
     kept.close()
 
 
-def test_divergence_is_found_at_the_update_that_diverged():
+def test_divergence_is_found_at_the_update_that_diverged(folder):
   sums = [{'loss': v, 'correct': 1.0, 'n': 2.0} for v in (4.0, 2.0, np.inf)]
-  rates = np.ones(10, np.float32)
-  means = loop.means(7, sums[:2], rates)
+  means = run_folder.means(7, sums[:2], np.ones(10, np.float32))
   assert means['train/loss'] == 1.5 and means['train/accuracy'] == 0.5
-  with pytest.raises(loop.Diverged, match='diverged at step 6'):
-    loop.means(7, sums, rates)
-  with pytest.raises(loop.Diverged, match='param/trace'):
-    loop.finite(3, {'param/trace': float('nan'), 'eval/loss': 1.0})
+  with pytest.raises(run_folder.Diverged, match='diverged at step 6'):
+    run_folder.means(7, sums, np.ones(10, np.float32))
+  folder.write(3, {'param/trace': float('nan'), 'eval/loss': 1.0}, [], {})
+  assert 'param/trace' in str(folder.diverged)
+  assert not folder.live(4)
+  status = records.read_status(folder.workdir)
+  assert status['status'] == 'diverged' and status['step'] == 3
 
 
-def test_a_state_that_is_not_finite_is_never_saved(built):
+def test_a_state_that_is_not_finite_is_never_saved(built, folder):
   state = built.init()
   bad = jax.tree.map(lambda p: p * np.nan, state.params)
-  with pytest.raises(loop.Diverged, match='a weight'):
-    loop.check(3, [], dataclasses.replace(state, params=bad))
+  bad = dataclasses.replace(state, params=bad)
+  folder.save(3, bad, state.params, [])
+  assert 'a weight' in str(folder.diverged)
+  rolling = folder.workdir / 'checkpoints' / 'rolling'
+  assert not [p for p in rolling.iterdir() if p.name.isdigit()]
+
+
+def test_a_folder_that_was_ahead_counts_its_own_updates_only(built, tmp_path):
+  lanes = Lanes.of([built, dataclasses.replace(built)])
+  runs = [
+    run_folder.RunFolder(e, tmp_path / str(i), Tracker.memory)
+    for i, e in enumerate(lanes.experiments)
+  ]
+  runs[1].first = 4
+  training = loop.Training.__new__(loop.Training)
+  training._lanes, training._runs = lanes, runs
+  sums = lambda a: {name: np.array(a) for name in loop.REPORTED}
+  pending = [(2, 2, sums([[0.0, 1, 9], [2, 3, 9]])), (4, 1, sums([[4], [5]]))]
+  losses = lambda i: [one['loss'] for one in training._sums(pending, i)]
+  assert (losses(0), losses(1)) == ([0.0, 1.0, 4.0], [5.0])
+  for run in runs:
+    run.close()
+
+
+def test_a_signal_raises_at_once_until_there_is_something_to_save():
+  with spans.Stop(True) as stop:
+    with pytest.raises(spans.Interrupted):
+      signal.raise_signal(signal.SIGTERM)
+      time.sleep(1)
+    stop.after_a_save()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set()
+  handler = signal.getsignal(signal.SIGTERM)
+  assert not isinstance(getattr(handler, '__self__', None), spans.Stop)
+
+
+def test_a_signal_is_heeded_at_the_next_span_and_the_state_is_saved(
+  built, tmp_path, monkeypatch
+):
+  asked = []
+  stopped = lambda self: asked.append(1) or len(asked) > 3
+  monkeypatch.setattr(spans.Stop, 'is_set', stopped)
+  with pytest.raises(spans.Interrupted) as e:
+    loop.train(Lanes.of([built]), [tmp_path])
+  kept = Checkpoints(tmp_path / 'checkpoints' / 'rolling')
+  assert kept.steps()[-1] == e.value.step > 0
+  kept.close()
+
+
+def test_a_batch_of_the_device_is_the_batch_of_the_host_with_lanes():
+  built = [build(cifar_resnet8, seed=seed) for seed in (0, 1)]
+  lanes = Lanes.of(built)
+  feed = Feed(lanes, 3)
+  draws = feed(5, 3)
+  for i, one in enumerate(built):
+    values = lanes.take(lanes.values, i)
+    mine = lanes.pick(draws, values)
+    table = lanes.pick_images(feed.table, values)
+    draw = jax.tree.map(lambda a: a[2], mine)
+    batch = jax.jit(data.assemble)(table, draw)
+    for name, value in one.train_set.batch_at(7).items():
+      np.testing.assert_array_equal(batch[name], value)

@@ -107,8 +107,8 @@ def test_a_killed_run_continues_to_the_same_bits_and_lines(
   slow = f"""
 import sys, time, runpy
 from implicit_attr.data.source import Source
-batch_at = Source.batch_at
-Source.batch_at = lambda *a, **k: (time.sleep(0.15), batch_at(*a, **k))[1]
+draws = Source.draws
+Source.draws = lambda *a, **k: (time.sleep(0.15), draws(*a, **k))[1]
 sys.argv = {command(*args)[2:]!r}
 runpy.run_module('implicit_attr.main', run_name='__main__')
 """
@@ -202,7 +202,7 @@ SMOKE = ('--config', 'configs/digits_mlp.py:smoke')
     (('--config.track.draws=1',), 'track.draws=1'),
     (('--config.train.duration=long',), "train.duration='long'"),
     (('--config.evaluation.attributions=gradeint,',), "mean 'gradient'"),
-    (('--config.evaluation.attributions=rollout',), "model.name='vit'"),
+    (('--config.evaluation.attributions=rollout',), 'a map of pixels'),
     (('--config.evaluation.eps=-0.1',), 'evaluation.eps=-0.1'),
     (('--config.objective.name=pdg',), "did you mean 'pgd'"),
     (('--config.loss.label_smoothing=2',), 'loss.label_smoothing=2'),

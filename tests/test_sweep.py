@@ -16,7 +16,8 @@ from configs.sweeps import lr_batch
 from implicit_attr import errors
 from implicit_attr.runs import lock, records
 from implicit_attr.sweeps import summary, sweep
-from implicit_attr.train import loop
+from implicit_attr.train.run_folder import Diverged
+from implicit_attr.train.spans import Interrupted
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -32,24 +33,33 @@ def some(*names: str) -> list[sweep.Arm]:
 
 
 class Stub:
-  """Stands for a run: claims the folder, writes a metric, ends as told."""
+  """Stands for runs: claims the folders, writes metrics, ends as told.
 
-  def __init__(self, **endings):
-    self.endings, self.ran = endings, []
+  `together` ends calls for several runs, as `endings` end those for one.
+  """
 
-  def __call__(self, config, workdir):
-    self.ran.append(workdir.name)
-    records.claim(workdir, config)
-    metrics = records.Metrics(workdir, 0)
-    metrics.write(0, {'eval/accuracy': 0.1, 'train/loss': float('nan')})
-    metrics.write(5, {'eval/accuracy': 0.5 + config['seed']})
-    metrics.close()
-    ending = self.endings.get(workdir.name)
-    if isinstance(ending, loop.Diverged):
-      records.write_status(workdir, 'diverged', 5, str(ending))
-    if ending:
-      raise ending
-    records.write_status(workdir, 'finished', 5)
+  def __init__(self, together=(), **endings):
+    self.endings, self.together = endings, dict(together)
+    self.ran, self.groups = [], []
+
+  def __call__(self, configs, workdirs):
+    endings = self.endings
+    if len(configs) > 1:
+      self.groups.append([w.name for w in workdirs])
+      endings = self.together
+    for config, workdir in zip(configs, workdirs, strict=True):
+      self.ran.append(workdir.name)
+      records.claim(workdir, config)
+      metrics = records.Metrics(workdir, 0)
+      metrics.write(0, {'eval/accuracy': 0.1, 'train/loss': float('nan')})
+      metrics.write(5, {'eval/accuracy': 0.5 + config['seed']})
+      metrics.close()
+      ending = endings.get(workdir.name)
+      if isinstance(ending, Diverged):
+        records.write_status(workdir, 'diverged', 5, str(ending))
+      if ending:
+        raise ending
+      records.write_status(workdir, 'finished', 5)
 
 
 def table(root: pathlib.Path) -> list[dict]:
@@ -119,7 +129,7 @@ def test_arms_run_in_order_and_what_is_done_is_not_run_again(tmp_path, caplog):
 
 def test_divergence_is_an_answer_and_failure_is_tried_again(tmp_path):
   stub = Stub(
-    a=loop.Diverged(5, 'the loss'),
+    a=Diverged(5, 'the loss'),
     b=errors.InputError('optim.lr=0 must be > 0'),
     c=jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory\nmore'),
   )
@@ -141,8 +151,8 @@ def test_divergence_is_an_answer_and_failure_is_tried_again(tmp_path):
 
 
 def test_a_stop_ends_the_sweep_and_leaves_the_arm_to_the_next_start(tmp_path):
-  stub, arms = Stub(a=loop.Interrupted(3)), some('a', 'b')
-  with pytest.raises(loop.Interrupted):
+  stub, arms = Stub(a=Interrupted(3)), some('a', 'b')
+  with pytest.raises(Interrupted):
     sweep.run(arms, tmp_path, stub)
   stub.endings.clear()
   sweep.run(arms, tmp_path, stub)
@@ -159,19 +169,10 @@ def test_a_done_arm_of_another_config_is_reported_and_left_alone(tmp_path):
   assert (tmp_path / 'a' / 'status.json').read_bytes() == before
 
 
-class StubGrid(Stub):
-  """Stands for a grid: runs what it is given, a name alone for one arm."""
-
-  def __call__(self, configs, workdirs):
-    self.together = [*getattr(self, 'together', []), [w.name for w in workdirs]]
-    for config, workdir in zip(configs, workdirs, strict=True):
-      super().__call__(config, workdir)
-
-
 def alike(**lrs: float) -> list[sweep.Arm]:
   base = {
     'optim': {'lr': 0.1, 'momentum': 0.0}, 'seed': 0, 'parallel': 'jit',
-    'track': {'budget': 0.0}, 'objective': {}, 'loss': {}, 'model': {},
+    'objective': {}, 'loss': {}, 'model': {},
   }  # fmt: skip
   return [
     sweep.Arm(name, base | {'optim': base['optim'] | {'lr': lr}})
@@ -179,27 +180,26 @@ def alike(**lrs: float) -> list[sweep.Arm]:
   ]
 
 
-def test_arms_that_can_share_a_program_go_to_the_grid_together(tmp_path):
+def test_arms_that_can_share_a_program_go_together(tmp_path):
   arms = alike(a=0.1, b=0.2, c=0.3)
   other = arms[0].config | {'data': {'batch_size': 8}}
   arms.insert(1, sweep.Arm('alone', other))
-  stub, stub_grid = Stub(), StubGrid()
-  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=2) == 0
-  assert stub_grid.together == [['a', 'b']]
-  assert stub.ran == ['c', 'alone']
+  stub = Stub()
+  assert sweep.run(arms, tmp_path, stub, lanes=2) == 0
+  assert stub.groups == [['a', 'b']]
+  assert stub.ran == ['a', 'b', 'c', 'alone']
   assert [row['status'] for row in table(tmp_path)] == ['finished'] * 4
-  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=4) == 0
-  assert len(stub_grid.ran) == 2 and len(stub.ran) == 2
+  assert sweep.run(arms, tmp_path, stub, lanes=4) == 0
+  assert len(stub.ran) == 4
 
 
 def test_what_is_done_or_run_by_others_is_no_lane(tmp_path):
-  arms = alike(a=0.1, b=0.2, c=0.3, d=0.4)
+  arms, stub = alike(a=0.1, b=0.2, c=0.3, d=0.4), Stub()
   sweep.run(arms[:1], tmp_path, Stub())
-  stub_grid = StubGrid()
   with lock.lock(tmp_path / 'c') as ours:
     assert ours
-    assert sweep.run(arms, tmp_path, Stub(), stub_grid, lanes=4) == 0
-  assert stub_grid.together == [['b', 'd']]
+    assert sweep.run(arms, tmp_path, stub, lanes=4) == 0
+  assert stub.groups == [['b', 'd']]
 
 
 @pytest.mark.parametrize(
@@ -209,31 +209,31 @@ def test_what_is_done_or_run_by_others_is_no_lane(tmp_path):
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no memory'),
   ],
 )
-def test_what_a_grid_could_not_do_is_done_arm_by_arm(tmp_path, error):
-  stub, stub_grid = Stub(c=error), StubGrid(b=error)
+def test_what_lanes_could_not_do_is_done_arm_by_arm(tmp_path, error):
+  stub = Stub(together={'b': error}, c=error)
   arms = alike(a=0.1, b=0.2, c=0.3)
-  assert sweep.run(arms, tmp_path, stub, stub_grid, lanes=3) == 2
-  assert stub_grid.ran == ['a', 'b'] and stub.ran == ['b', 'c']
-  found = [row['status'] for row in table(tmp_path)]
-  assert found == ['finished', 'finished', 'failed']
+  assert sweep.run(arms, tmp_path, stub, lanes=3) == 2
+  assert stub.ran == ['a', 'b', 'b', 'c']
+  statuses = [row['status'] for row in table(tmp_path)]
+  assert statuses == ['finished', 'finished', 'failed']
 
 
-def test_a_stop_ends_a_grid_and_the_sweep(tmp_path):
-  stub, stub_grid = Stub(), StubGrid(a=loop.Interrupted(3))
-  with pytest.raises(loop.Interrupted):
-    sweep.run(alike(a=0.1, b=0.2), tmp_path, stub, stub_grid, lanes=2)
-  assert stub.ran == []
+def test_a_stop_ends_lanes_and_the_sweep(tmp_path):
+  stub = Stub(together={'a': Interrupted(3)})
+  with pytest.raises(Interrupted):
+    sweep.run(alike(a=0.1, b=0.2), tmp_path, stub, lanes=2)
+  assert stub.ran == ['a']
 
 
 @pytest.mark.parametrize('count', [0, -1, 1.5])
 def test_a_bad_number_of_lanes_is_refused(tmp_path, count):
   with pytest.raises(errors.InputError, match='--lanes'):
-    sweep.run(some('a'), tmp_path, Stub(), StubGrid(), lanes=count)
+    sweep.run(some('a'), tmp_path, Stub(), lanes=count)
 
 
 HOLD = """
 import pathlib, sys, time
-from implicit_attr import lock
+from implicit_attr.runs import lock
 with lock.lock(pathlib.Path(sys.argv[1])) as ours:
   print(ours, flush=True)
   time.sleep(60)
@@ -260,9 +260,11 @@ def test_a_running_arm_is_left_alone_and_taken_over_when_its_owner_dies(
 SHARE = """
 import json, pathlib, sys, time
 from tests import test_sweep
-from implicit_attr import records, sweep
+from implicit_attr.runs import records
+from implicit_attr.sweeps import sweep
 root = pathlib.Path(sys.argv[1])
-def run_arm(config, workdir):
+def train(configs, workdirs):
+  (config,), (workdir,) = configs, workdirs
   records.claim(workdir, config)
   with (workdir / 'ran').open('a') as file:
     file.write(sys.argv[2])
@@ -270,7 +272,7 @@ def run_arm(config, workdir):
   records.write_status(workdir, 'finished', 1)
 while not (root / 'go').exists():
   time.sleep(0.001)
-sweep.run(test_sweep.some(*map(str, range(40))), root, run_arm)
+sweep.run(test_sweep.some(*map(str, range(40))), root, train)
 """
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs.sweeps import ablations, cost, explicit
-from implicit_attr import claims, losses, models, objectives, train
-from implicit_attr.evaluation import evaluate
+from implicit_attr import claims
 from implicit_attr.runtime import cadence
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment
 from implicit_attr.train.lanes import groups
+from implicit_attr.train.settings import read
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'configs' / 'sweeps'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -87,14 +87,7 @@ def test_what_the_arms_name_is_there(name):
     if kind in seen:
       continue
     seen.add(kind)
-    models.build(num_classes=10, **config['model'])
-    loss = losses.make(**config['loss'])
-    objectives.make(loss=loss, **config['objective'])
-    optim = dict(config['optim'])
-    for field in ('lr', 'schedule', 'warmup'):
-      del optim[field]
-    train.optimizer(**optim)
-    evaluate.check(config)
+    experiment.parts(read(config), num_classes=10)
 
 
 def test_arms_of_cost_and_ablations_are_experiments(small):

@@ -10,8 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 from configs import digits_mlp
 from implicit_attr import losses, models, probes, train
-from implicit_attr.evaluation import spectrum
+from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.train import experiment
+from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
 
 
@@ -141,13 +142,18 @@ def test_cheap_and_dense_measure_the_same_lambda_and_keep_to_their_cadence(
   tmp_path,
 ):
   built = tiny(every='10 steps', cheap_every='5 steps', order=30, tol=1e-5)
-  tracker = Tracker(built, tmp_path)
+  tracker = Tracker(Lanes.of([built]), [tmp_path])
   state = built.init()
-  start = tracker.memory(state.params)
-  dense, memory = tracker(0, state, start)
-  cheap, _ = tracker(5, state, memory)
-  assert tracker(7, state, memory)[0] == {}
-  assert tracker(7, state, memory, milestone=True)[0]
+
+  def measured(step, memory, milestone=False):
+    active, met = np.array([True]), np.array([milestone])
+    (record,), memory = tracker(step, state, memory, active, met)
+    return record, memory
+
+  dense, memory = measured(0, tracker.memory(state.params))
+  cheap, _ = measured(5, memory)
+  assert measured(7, memory)[0] == {}
+  assert measured(7, memory, milestone=True)[0]
   assert cheap['param/lambda_max'] == pytest.approx(
     dense['param/lambda_max'], rel=1e-4
   )
@@ -157,20 +163,12 @@ def test_cheap_and_dense_measure_the_same_lambda_and_keep_to_their_cadence(
   ]  # fmt: skip
 
 
-def test_a_budget_leaves_measurements_out_but_never_the_ends(tmp_path):
-  built = tiny(every='1 steps', budget=1e-9)
-  tracker = Tracker(built, tmp_path)
-  state = built.init()
-  memory = tracker.memory(state.params)
-  done = [step for step in range(21) if tracker(step, state, memory)[0]]
-  assert done == [0, 20]
-  assert tracker.skipped == 19 and tracker.measurements == 2
-
-
 def test_the_spectrum_over_microbatches_is_that_of_the_dense_hessian():
-  built = tiny()
+  config = tiny().config
+  config['evaluation']['curvature'] = 100
+  built = experiment.build(config)
   state = built.init()
-  numbers, arrays = spectrum.spectrum(built, state, 100)
+  numbers, arrays = Spectrum(built)(state)
   assert numbers['examples'] == 128  # rounded up to microbatches of 64
   batch = built.probe_batch(128)
   flat, unravel = ravel_pytree(state.params)

@@ -7,6 +7,6 @@ a mask) and any set that TensorFlow Datasets has prepared on this machine.
 """
 
 from implicit_attr.data.loading import load
-from implicit_attr.data.source import Source
+from implicit_attr.data.source import Source, assemble
 
-__all__ = ['Source', 'load']
+__all__ = ['Source', 'assemble', 'load']

@@ -1,14 +1,22 @@
-"""Which examples are in the batch of step t? A pure function of the seed.
+"""Sources of batches: which examples are in the batch of step t, by seed alone.
 
 Nothing is iterated: the order of an epoch is a Philox permutation of (seed,
 epoch), so that any step is reached at once, a resumed run needs no state, and
 the shards of several processes are slices of one global batch.
+
+Numbers are drawn here, on the host; `assemble` makes a batch of them and of
+stored pixels wherever these are, so that a set which is resident on a device
+never leaves it.
 """
 
 import dataclasses
+import functools
+import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors
@@ -55,7 +63,7 @@ class Source:
       `round(label_noise * len)` of them, each drawn from the other classes.
     subset: keeps that many examples, the first of a seeded permutation, so
       that a smaller subset lies inside a larger one; None keeps all.
-    augment: names out of `augment.AUGMENTATIONS`, applied in this order.
+    augment: names out of `augment.AUGMENTATIONS`.
     shard: (i, n), the i-th of n equal slices of every global batch.
 
   Raises:
@@ -110,29 +118,81 @@ class Source:
       chosen = generator(seed, 'data/subset').permutation(stored.count)
       self._positions = chosen[:subset]
     self._shift = _label_shift(seed, label_noise, count, stored.num_classes)
-    self._epoch, self._order = -1, np.empty(0, np.int64)
+    self._order = functools.lru_cache(2)(self._permutation)
 
   def __len__(self) -> int:
     return len(self._positions)
 
+  @property
+  def levels(self) -> np.ndarray:
+    """The pixel value, 0 to 1, of each stored integer; float32.
+
+    Looked up, since compilers divide by a number in ways of their own.
+    """
+    white = self._stored.white
+    return np.arange(white + 1, dtype=np.float32) / np.float32(white)
+
+  @property
+  def table_bytes(self) -> int:
+    """What the pixels of `table` take."""
+    return len(self) * math.prod(self.shape)
+
+  def table(self) -> dict[str, np.ndarray]:
+    """What `assemble` needs beside draws: 'image', stored pixels [N, H, W, C]
+    of all examples in the order of their indices, 'levels', and 'mask'
+    [N, H, W] where the set knows the truth."""
+    raw = self._stored.fetch(self._positions)
+    pixels = {name: raw[name] for name in ('image', 'mask') if name in raw}
+    return pixels | {'levels': self.levels}
+
+  def draws(
+    self, step: int, n: int, *, pixels: bool = False
+  ) -> dict[str, np.ndarray]:
+    """What is drawn for this shard's batches of `n` updates from `step` on.
+
+    Returns 'index' and 'label' (with its noise), int32 [n, B], and the draws
+    of each augmentation, [n, B, …]; with `pixels` also the stored 'image' (and
+    'mask') of each batch, for who has no `table` at hand.
+    """
+    steps = range(int(step), int(step) + n)
+    index = np.stack([self._indices(s) for s in steps])
+    drawn = {'index': index.astype(np.int32)}
+    for name in self._augment:
+      # Drawn for the global batch, so that shards agree with the whole.
+      draw = augmentations.AUGMENTATIONS[name].draw
+      each = [
+        draw(
+          generator(self._seed, f'data/{name}', s), self.batch_size, self.shape
+        )[self._rows]
+        for s in steps
+      ]
+      drawn[name] = np.stack(each)
+    if not pixels:
+      return drawn | {'label': self._labels[index]}
+    stored = self.stored(index.ravel())
+    whole = lambda a: a.reshape(*index.shape, *a.shape[1:])
+    return {name: whole(a) for name, a in stored.items()} | drawn
+
   def batch_at(self, step: int) -> dict[str, np.ndarray]:
-    """This shard's batch of `step` >= 0: see `examples`, then augmented.
+    """This shard's batch of `step` >= 0 on the host: see `examples`, augmented.
 
     Costs O(batch), but for the first batch of an epoch: O(len).
     """
-    epoch, turn = divmod(int(step), self.steps_per_epoch)
-    if epoch != self._epoch:
-      order = generator(self._seed, 'data/order', epoch).permutation(len(self))
-      self._epoch, self._order = epoch, order
-    start = turn * self.batch_size
-    indices = self._order[start : start + self.batch_size][self._rows]
-    batch = self.examples(indices)
-    for name in self._augment:
-      # Drawn for the global batch, so that shards agree with the whole.
-      draws = generator(self._seed, f'data/{name}', int(step))
-      fun = augmentations.AUGMENTATIONS[name]
-      batch = fun(draws, batch, self.batch_size, self._rows)
-    return batch
+    drawn = self.draws(step, 1, pixels=True)
+    draw = {name: values[0] for name, values in drawn.items()}
+    return assemble({'levels': self.levels}, draw, xp=np)
+
+  def stored(self, indices: np.ndarray | Sequence[int]) -> dict:
+    """The examples at `indices` [B] in 0 … len-1 as they are stored: 'image'
+    integers [B, H, W, C], 'label' and 'index' int32 [B], maybe 'mask'."""
+    indices = np.asarray(indices, np.int64)
+    raw = self._stored.fetch(self._positions[indices])
+    label = raw['label'].astype(np.int32) + self._shift[indices]
+    pixels = {name: raw[name] for name in ('image', 'mask') if name in raw}
+    return pixels | {
+      'label': label % np.int32(self.num_classes),
+      'index': indices.astype(np.int32),
+    }
 
   def examples(self, indices: np.ndarray | Sequence[int]) -> dict:
     """The examples at `indices` [B] in 0 … len-1, unaugmented.
@@ -141,17 +201,50 @@ class Source:
     [B] (with its noise), 'index' int32 [B], and 'mask' bool [B, H, W] where
     the set knows the truth.
     """
-    indices = np.asarray(indices, np.int64)
-    raw = self._stored.fetch(self._positions[indices])
-    label = raw['label'].astype(np.int32) + self._shift[indices]
-    batch = {
-      'image': raw['image'].astype(np.float32) / np.float32(self._stored.white),
-      'label': label % np.int32(self.num_classes),
-      'index': indices.astype(np.int32),
-    }
-    if 'mask' in raw:
-      batch['mask'] = raw['mask'].astype(bool)
-    return batch
+    return assemble({'levels': self.levels}, self.stored(indices), xp=np)
+
+  @functools.cached_property
+  def _labels(self) -> np.ndarray:
+    """The label of every example, with its noise; int32 [N]."""
+    return self.stored(np.arange(len(self)))['label']
+
+  def _indices(self, step: int) -> np.ndarray:
+    """This shard's examples of one step, [B]."""
+    epoch, turn = divmod(step, self.steps_per_epoch)
+    start = turn * self.batch_size
+    return self._order(epoch)[start : start + self.batch_size][self._rows]
+
+  def _permutation(self, epoch: int) -> np.ndarray:
+    return generator(self._seed, 'data/order', epoch).permutation(len(self))
+
+
+def assemble(
+  table: Mapping[str, Any], draw: Mapping[str, Any], *, xp: Any = jnp
+) -> dict[str, Any]:
+  """The batch of one step of stored pixels and of what was drawn for it.
+
+  Pure, to be jitted: draws are those of `Source.draws` without their first
+  axis, and where they hold no 'image', the `table` does.
+
+  Args:
+    xp: jax.numpy or numpy, whose arrays these are.
+
+  Guarantee: the bits of `Source.batch_at`, whichever of both it is.
+  """
+  batch = {name: draw[name] for name in ('label', 'index') if name in draw}
+  for name in ('image', 'mask'):
+    if name in draw:
+      batch[name] = draw[name]
+    elif name in table:
+      batch[name] = table[name][draw['index']]
+  for name, augmentation in augmentations.AUGMENTATIONS.items():
+    if name in draw:
+      for kind in {'image', 'mask'} & set(batch):
+        batch[kind] = augmentation.apply(batch[kind], draw[name], xp)
+  batch['image'] = xp.asarray(table['levels'])[batch['image']]
+  if 'mask' in batch:
+    batch['mask'] = batch['mask'].astype(bool)
+  return batch
 
 
 def _label_shift(

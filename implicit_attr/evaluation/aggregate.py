@@ -12,7 +12,7 @@ BASELINE = 'random_sign'
 
 
 def row(
-  name: str, attack: str, found: dict[str, np.ndarray], settings: dict
+  name: str, attack: str, found: dict[str, np.ndarray], settings: Any
 ) -> dict[str, Any]:
   """One line of the table: means over correctly classified examples.
 
@@ -30,7 +30,7 @@ def row(
   return {
     'attribution': name,
     'attack': attack,
-    'eps': settings['eps'],
+    'eps': settings.eps,
     'n': int(right.sum()),
     'n_kept': int(found[f'kept/{attack}'][right].sum()),
     'n_stalled': int(

@@ -1,4 +1,4 @@
-"""How robust are a network's maps, and what stands beside that number?
+"""Evaluation of trained networks: robustness of maps, scores and spectra.
 
 For every attribution and checkpoint: the attack, a random-sign perturbation of
 the same size, a faithfulness number and, where the data set knows the truth,
@@ -6,147 +6,171 @@ the share of the map inside it; each a mean over examples with an interval.
 """
 
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from implicit_attr import attribution, errors
 from implicit_attr.evaluation import robustness
-from implicit_attr.evaluation.spectrum import spectrum
+from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints
 from implicit_attr.runtime.progress import Progress
 from implicit_attr.train import State, frozen
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.scoring import Scorer
 from implicit_attr.types import Tree
 
-CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
-"""Arms are compared at a fixed duration, and where each first reached a train
-loss and a test accuracy: three orders that may differ, which is a result."""
 
+def check(experiment: Experiment) -> None:
+  """Raises InputError for a map that this network cannot have.
 
-def check(config: dict[str, Any]) -> None:
-  """Raises InputError for a value in `evaluation` that is not allowed."""
-  settings = config['evaluation']
-  robustness.check(settings, 'evaluation.')
-  for name in settings['attributions']:
+  Every map and attack is traced for its shapes, so that what they refuse is
+  refused before the first step.
+  """
+  for name in experiment.settings.evaluation.attributions:
     errors.require(
       'evaluation.attributions', name,
-      config['model']['name'] == 'vit'
-      or name not in attribution.ATTENTION_METHODS,
-      "a map of pixels, unless model.name='vit': it reads attention",
+      experiment.attends or name not in attribution.ATTENTION_METHODS,
+      'a map of pixels: the network gives no attention',
     )  # fmt: skip
-  for name in settings['checkpoints']:
-    errors.choose('evaluation.checkpoints', name, CHECKPOINTS)
-  names = settings['checkpoints']
-  errors.require(
-    'evaluation.checkpoints', names, 'last' in names, "a list with 'last'"
-  )
-  errors.number('evaluation.curvature', settings['curvature'], 0, integer=True)
-  errors.number('evaluation.examples', settings['examples'], 1, integer=True)
+  state = experiment.like()
+  attack = make_robustness(Lanes.of([experiment]))
+  attack.check((state.params, state.model_state, {}))
 
 
-def make_robustness(
-  experiment: Experiment,
-  bind: Callable[..., Experiment] | None = None,
-  **over: Any,
-) -> robustness.Robustness:
-  """The attacks of a config, for params that are (params, model_state).
-
-  Args:
-    bind: values -> the experiment of a lane, where params end with `values`.
-    **over: `spread` and `lead` of `Robustness`, where there are lanes.
-  """
-  bind = bind or (lambda: experiment)
-  settings = dict(experiment.config['evaluation'])
-  n = min(settings['examples'], len(experiment.test_set))
-  # Attention maps read the tokens that the network itself reads.
-  readout = experiment.config['model'].get('readout', 'cls')
-  settings['options'] = {
-    **settings['options'],
-    **{
-      name: {'readout': readout, **settings['options'].get(name, {})}
-      for name in attribution.ATTENTION_METHODS
-    },
-  }
+def make_robustness(lanes: Lanes) -> robustness.Robustness:
+  """The attacks of a config, for params (params, model_state, values)."""
+  template = lanes.template
+  settings = template.settings.evaluation
+  n = min(settings.examples, len(template.test_set))
 
   def apply_fn(variables, x):
-    params, model_state, *values = variables
-    return frozen(bind(*values).module, model_state)(params, x)
+    params, model_state, values = variables
+    return frozen(lanes.bind(values).module, model_state)(params, x)
 
   def smooth_fn(variables, x, beta):
-    params, model_state, *values = variables
-    smooth = bind(*values).smooth_apply_fn(model_state)
+    params, model_state, values = variables
+    smooth = lanes.bind(values).smooth_apply_fn(model_state)
     return smooth(params, x, beta=beta)
 
+  # Attention maps read the tokens that the network itself reads.
+  readout = {'readout': template.readout}
+  options = {
+    name: {**readout, **settings.options.get(name, {})}
+    for name in attribution.ATTENTION_METHODS
+  }
   return robustness.Robustness(
-    apply_fn, experiment.test_batch(n), settings, experiment.mesh,
-    smooth_fn if experiment.smooth_apply_fn({}) else None, **over,
+    apply_fn, template.test_batch(n), settings, template.mesh,
+    smooth_fn if template.smooth_apply_fn({}) else None,
+    options={**settings.options, **options},
+    spread=lanes.spread, lead=lanes.lead,
   )  # fmt: skip
 
 
-def evaluate(experiment: Experiment, workdir: pathlib.Path) -> None:
+def evaluate(
+  lanes: Lanes,
+  workdirs: Sequence[pathlib.Path],
+  scorer: Scorer | None = None,
+  known: Sequence[Mapping[str, State]] = (),
+) -> None:
   """Writes evaluation/<checkpoint>.json and .npz for each that there is.
 
-  'last' falls back on the newest checkpoint of an interrupted run.
+  'last' falls back on the newest checkpoint of an interrupted run. A run may
+  have up to three states, of different steps. They are measured in rounds; in
+  a round that is beyond a lane's last state it has its first.
+
+  Args:
+    scorer: the one of the training, so that nothing compiles twice.
+    known: states on the host that need not be read again, for each lane.
 
   Raises:
     InputError: there is no checkpoint at all, or one is damaged.
   """
-  states = find_all(experiment, workdir)
-  scorer, attack = Scorer(experiment), make_robustness(experiment)
-  by_step = {}  # two milestones are often the same step
-  progress = Progress('attack', 0, attack.jobs * len(states))
-  for done, (name, state) in enumerate(states.items()):
-    step = int(state.step)
-    if step not in by_step:
-      state = experiment.mesh.replicate(state)
-      rows, arrays = [], {}
-      for found in attack((state.params, state.model_state)):
-        rows += found[0]
-        arrays |= found[1]
-        progress.say(done * attack.jobs + len(rows) // 2)
-      by_step[step] = scorer(state), rows, arrays
-    write(experiment, workdir, name, state, *by_step[step])
+  states = [
+    find_all(e, workdir, dict(mine))
+    for e, workdir, mine in zip(
+      lanes.experiments, workdirs, known or [{}] * len(lanes), strict=True
+    )
+  ]
+  # Two milestones are often the same step.
+  distinct = [
+    list({int(s.step): s for s in mine.values()}.values()) for mine in states
+  ]
+  scorer, attack = scorer or Scorer(lanes), make_robustness(lanes)
+  rounds = max(map(len, distinct))
+  progress = Progress('attack', 0, attack.jobs * rounds)
+  results: list[dict[int, tuple]] = [{} for _ in workdirs]
+  for turn in range(rounds):
+    here = [s[turn] if turn < len(s) else s[0] for s in distinct]
+    state = lanes.template.mesh.replicate(lanes.stack(here))
+    variables = state.params, state.model_state, lanes.values
+    attack.prepare(variables)
+    scores = scorer(state)
+    for i, one in enumerate(here):
+      results[i][int(one.step)] = scores[i], [], {}
+    for job, found in enumerate(attack.measured(variables), start=1):
+      name, objective, measured = found
+      for i, one in enumerate(here):
+        mine = lanes.take(measured, i)
+        rows, arrays = attack.table(name, objective, mine)
+        results[i][int(one.step)][1].extend(rows)
+        results[i][int(one.step)][2].update(arrays)
+      progress.say(turn * attack.jobs + job)
+  for e, workdir, mine, result in zip(
+    lanes.experiments, workdirs, states, results, strict=True
+  ):
+    _write(e, workdir, mine, result)
 
 
-def write(
+def _write(
   experiment: Experiment,
   workdir: pathlib.Path,
-  name: str,
-  state: State,
-  scores: dict[str, float],
-  rows: list[dict],
-  arrays: dict[str, Any],
+  states: Mapping[str, State],
+  results: Mapping[int, tuple],
 ) -> None:
-  """The files of one checkpoint, its spectrum included where asked for."""
-  step = int(state.step)
-  clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
-  clean['n'] = len(experiment.test_set)
-  value = {
-    'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
-    'settings': experiment.config['evaluation'],
-  }  # fmt: skip
-  # The JSON says that there is an evaluation: it goes first and comes last.
-  path = workdir / 'evaluation' / f'{name}.json'
-  records.remove(path)
-  records.write_arrays(path.with_suffix('.npz'), arrays)
-  records.write_json(path, value)
-  if examples := experiment.config['evaluation']['curvature']:
-    numbers, arrays = spectrum(experiment, state, examples)
-    path = workdir / 'spectrum' / f'{name}.json'
-    records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
+  """The files of each checkpoint, its spectrum included where asked for."""
+  spectrum = None
+  if experiment.settings.evaluation.curvature:
+    spectrum, spectra = Spectrum(experiment), {}
+  for name, state in states.items():
+    step = int(state.step)
+    scores, rows, arrays = results[step]
+    clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
+    clean['n'] = len(experiment.test_set)
+    value = {
+      'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
+      'settings': experiment.config['evaluation'],
+    }  # fmt: skip
+    # The JSON says that there is an evaluation: it goes first and comes last.
+    path = workdir / 'evaluation' / f'{name}.json'
+    records.remove(path)
     records.write_arrays(path.with_suffix('.npz'), arrays)
+    records.write_json(path, value)
+    if spectrum:
+      if step not in spectra:
+        spectra[step] = spectrum(experiment.mesh.replicate(state))
+      numbers, arrays = spectra[step]
+      path = workdir / 'spectrum' / f'{name}.json'
+      records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
+      records.write_arrays(path.with_suffix('.npz'), arrays)
 
 
-def find_all(experiment: Experiment, workdir: pathlib.Path) -> dict[str, State]:
+def find_all(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  known: Mapping[str, State] | None = None,
+) -> dict[str, State]:
   """The states of a run that its config wants evaluated, by their names.
 
   Raises:
     InputError: there is none, or one is damaged.
   """
-  names = experiment.config['evaluation']['checkpoints']
-  states = {n: s for n in names if (s := find(experiment, workdir, n))}
+  known = known or {}
+  names = experiment.settings.evaluation.checkpoints
+  states = {
+    name: known.get(name) or find(experiment, workdir, name) for name in names
+  }
+  states = {name: state for name, state in states.items() if state}
   errors.require(
     '--workdir', str(workdir), states,
     f'a run that has one of the checkpoints {", ".join(names)}',

@@ -5,16 +5,16 @@ signs, similarities, and the faithfulness of the clean map beside them.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import (
   attacks,
   attribution,
-  errors,
   keys,
   numerics,
   similarity,
@@ -23,40 +23,11 @@ from implicit_attr.evaluation.aggregate import BASELINE, arrays, row
 from implicit_attr.runtime import dist
 from implicit_attr.runtime.programs import Program
 from implicit_attr.train.scoring import chunks
+from implicit_attr.train.settings import Evaluation, maps
 from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 
 SEED = 0
 """Attacks and noise start alike in every arm, so that arms are paired."""
-
-
-def maps() -> dict[str, Callable[..., Array]]:
-  """Maps of pixels, and maps of tokens for networks with attention."""
-  return attribution.METHODS | attribution.ATTENTION_METHODS
-
-
-def untargeted() -> list[str]:
-  """Attacks that need no region or map to aim at."""
-  return sorted(set(attacks.OBJECTIVES) - set(attacks.map_losses.TARGETED))
-
-
-def check(settings: dict[str, Any], prefix: str = '') -> None:
-  """Raises InputError for a setting that is not allowed."""
-  one_of = {'attributions': maps(), 'attacks': untargeted()}
-  for field, allowed in one_of.items():
-    for name in settings[field]:
-      errors.choose(prefix + field, name, allowed)
-  tokens = set(settings['attributions']) & set(attribution.ATTENTION_METHODS)
-  for name in tokens and settings['attacks']:
-    errors.require(
-      prefix + 'attacks', name, name != 'mass_centre',
-      'one that needs no place in the image, for maps of tokens',
-    )  # fmt: skip
-  errors.choose(prefix + 'target', settings['target'], attribution.TARGETS)
-  errors.choose(prefix + 'norm', settings['norm'], ('linf', 'l2'))
-  errors.number(prefix + 'eps', settings['eps'], 0)
-  errors.number(prefix + 'k', settings['k'], 0, 1, open_low=True)
-  for field in ('steps', 'restarts', 'batch_size'):
-    errors.number(prefix + field, settings[field], 1, integer=True)
 
 
 class Robustness:
@@ -69,6 +40,7 @@ class Robustness:
     apply_fn: (params, x) -> (logits [B, C], out).
     batch: 'image', 'label', and 'mask' where the truth is known; on the host.
     settings: the section `evaluation` of a config.
+    options: keyword arguments of maps, those of the settings if not given.
     mesh: the devices that share a chunk of the batch.
     smooth_fn: (params, x, beta) -> (logits, out), the same network with a
       smooth activation; None where it is smooth itself.
@@ -80,29 +52,31 @@ class Robustness:
     self,
     apply_fn: ApplyFn,
     batch: Batch,
-    settings: dict[str, Any],
+    settings: Evaluation,
     mesh: dist.Mesh,
     smooth_fn: Callable[..., tuple[Array, dict]] | None = None,
     *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     spread: Callable[..., Callable] = lambda fun, shared: fun,
     lead: tuple[int, ...] = (),
   ):
     self._apply_fn, self._smooth_fn = apply_fn, smooth_fn
     self._batch, self._settings, self._mesh = batch, settings, mesh
-    self._size = min(len(batch['label']), settings['batch_size'])
+    self._options = settings.options if options is None else options
+    self._size = min(len(batch['label']), settings.batch_size)
     self._lead = lead
     bound = lambda fun, shared, *names: Program(
       spread(functools.partial(fun, *names), shared)
     )
     drawn = (1, 2, 3)  # images, key and radius are the same for all params
     self._noise = bound(self._noisy, drawn)
-    self._maps = {m: bound(self._map, (), m) for m in settings['attributions']}
+    self._maps = {m: bound(self._map, (), m) for m in settings.attributions}
     shapes = {m in attribution.ATTENTION_METHODS for m in self._maps}
     self._score = {tokens: bound(self._scores, (1,)) for tokens in shapes}
     self._attacks = {
       (m, o): bound(self._attacked, drawn, m, o)
-      for m in settings['attributions']
-      for o in settings['attacks']
+      for m in settings.attributions
+      for o in settings.attacks
     }
     self.jobs = len(self._attacks)
 
@@ -128,6 +102,20 @@ class Robustness:
     ]
     return rows, arrays(name, objective, found)
 
+  def check(self, params: Params) -> None:
+    """Raises InputError for what a map or an attack refuses of this network.
+
+    Traces each for its shapes; nothing is compiled.
+    """
+    chunk = next(self._chunks())[0]
+    last = keys.stream(SEED, BASELINE), np.float32(0)
+    for name in self._maps:
+      explain = functools.partial(self._map, name)
+      jax.eval_shape(explain, params, chunk['image'], chunk['label'])
+    for name, objective in self._attacks:
+      attack = functools.partial(self._attacked, name, objective)
+      jax.eval_shape(attack, params, chunk['image'], *last)
+
   def prepare(self, params: Params) -> None:
     """Begins to compile maps, attacks and scores."""
     batch = self._mesh.split(next(self._chunks())[0])
@@ -150,7 +138,7 @@ class Robustness:
     """Everything about all examples, chunk by chunk; the padding cut off."""
     split, parts = self._mesh.split, []
     for i, (chunk, _) in enumerate(self._chunks()):
-      batch, eps = split(chunk), np.float32(self._settings['eps'])
+      batch, eps = split(chunk), np.float32(self._settings.eps)
       stream = lambda what: keys.stream(SEED, what, i)
       noise = self._noise(params, batch['image'], stream(BASELINE), eps)
       attack = self._attacks[name, objective](
@@ -195,8 +183,8 @@ class Robustness:
     settings = self._settings
     return functools.partial(
       maps()[name], apply_fn, params,
-      key=keys.stream(SEED, 'map'), target=settings['target'],
-      **settings['options'].get(name, {}),
+      key=keys.stream(SEED, 'map'), target=settings.target,
+      **self._options.get(name, {}),
     )  # fmt: skip
 
   def _map(self, name, params, x, y) -> Array:
@@ -205,7 +193,7 @@ class Robustness:
 
   def _ball(self, eps: Array) -> dict[str, Any]:
     settings = self._settings
-    return {'eps': eps, 'norm': settings['norm'], 'k': settings['k']}
+    return {'eps': eps, 'norm': settings.norm, 'k': settings.k}
 
   def _attacked(self, name, objective, params, x, key, eps) -> dict[str, Array]:
     """The attack on the map of the predicted class."""
@@ -220,7 +208,7 @@ class Robustness:
       return attacks.attack_attribution(
         key, self._explain(name, self._apply_fn, params), predict,
         x, jnp.argmax(predict(x), axis=-1), objective=objective,
-        steps=settings['steps'], restarts=settings['restarts'],
+        steps=settings.steps, restarts=settings.restarts,
         surrogate=surrogate if self._smooth_fn else None, **self._ball(eps),
       )._asdict()  # fmt: skip
 
@@ -239,7 +227,7 @@ class Robustness:
     self, params, batch, prediction, clean, changed
   ) -> dict[str, Array]:
     """Similarity of two maps [B], and the faithfulness of the first."""
-    k, x = self._settings['k'], batch['image']
+    k, x = self._settings.k, batch['image']
     with numerics.exact():
       # Ranks are of the channel-summed absolute map, cosines of the signed.
       ranked = similarity.magnitude(clean), similarity.magnitude(changed)

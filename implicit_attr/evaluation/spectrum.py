@@ -1,4 +1,4 @@
-"""What does the whole Hessian spectrum of a finished network look like?
+"""Spectrum of the loss Hessian of a finished network, over many examples.
 
 The offline measurement: a few eigenvalues at both ends, the trace, the norm
 and the density, over many examples in the memory of one microbatch.
@@ -11,41 +11,61 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import curvature, keys, numerics
+from implicit_attr.runtime.programs import Program
 from implicit_attr.train import State, frozen
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.types import Array, Batch, Tree
 
 MICROBATCH = 64
 TOP, ORDER, DRAWS = 5, 60, 8
 
 
-def spectrum(
-  experiment: Experiment, state: State, examples: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """(numbers for the JSON, arrays for the npz) of the loss Hessian in θ.
+class Spectrum:
+  """The measurement as one program, for the states of one experiment.
 
-  The mean loss over `examples` training images (rounded up to microbatches of
-  64, at most the set), in evaluation mode.
-
-  Returns:
-    'top' and 'bottom' eigenvalues with residual bounds (an eigenvalue lies
-    that close to each), 'trace' and 'frobenius' with standard errors; arrays
-    'grid', 'density' and 'density_se' of stochastic Lanczos quadrature, in
-    eigenvalues per parameter.
+  Of the mean loss over `evaluation.curvature` training images (rounded up to
+  microbatches of 64, at most the set), in evaluation mode.
   """
-  size = min(MICROBATCH, len(experiment.train_set))
-  count = min(-(-examples // size), len(experiment.train_set) // size)
-  found = experiment.probe_batch(count * size)
-  batches = {
-    name: found[name].reshape(count, size, *found[name].shape[1:])
-    for name in ('image', 'label')
-  }
 
-  def measure(params, model_state, batches, keys):
-    apply_fn = frozen(experiment.module, model_state)
+  def __init__(self, experiment: Experiment):
+    train_set = experiment.train_set
+    size = min(MICROBATCH, len(train_set))
+    wanted = experiment.settings.evaluation.curvature
+    self._count = min(-(-wanted // size), len(train_set) // size)
+    self._examples = self._count * size
+    batch = experiment.probe_batch(self._examples)
+    batches = {
+      name: batch[name].reshape(self._count, size, *batch[name].shape[1:])
+      for name in ('image', 'label')
+    }
+    seed = experiment.settings.seed
+    streams = [keys.stream(seed, 'spectrum', i) for i in range(3)]
+    self._rest = experiment.mesh.replicate((batches, streams))
+    self._experiment = experiment
+    self._program = Program(self._measure)
+
+  def __call__(
+    self, state: State
+  ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(numbers for the JSON, arrays for the npz) of the loss Hessian in θ.
+
+    Returns:
+      'top' and 'bottom' eigenvalues with residual bounds (an eigenvalue lies
+      that close to each), 'trace' and 'frobenius' with standard errors; arrays
+      'grid', 'density' and 'density_se' of stochastic Lanczos quadrature, in
+      eigenvalues per parameter.
+    """
+    numbers, arrays = jax.device_get(self._program(state, *self._rest))
+    numbers = {name: np.asarray(v).tolist() for name, v in numbers.items()}
+    return {**numbers, 'examples': self._examples}, arrays
+
+  def _measure(self, state: State, batches: Batch, keys: list[Array]) -> Tree:
+    experiment, params = self._experiment, state.params
+    apply_fn = frozen(experiment.module, state.model_state)
 
     def batch_mean(params, batch):
       logits, _ = apply_fn(params, batch['image'])
-      return jnp.mean(experiment.loss(logits, batch['label'])) / count
+      return jnp.mean(experiment.loss(logits, batch['label'])) / self._count
 
     with numerics.exact():
       total = curvature.microbatched(batch_mean)
@@ -68,11 +88,3 @@ def spectrum(
       'frobenius': moments.frobenius, 'frobenius_se': moments.frobenius_se,
     }  # fmt: skip
     return numbers, {'grid': grid, 'density': density, 'density_se': error}
-
-  seed = experiment.config['seed']
-  streams = [keys.stream(seed, 'spectrum', i) for i in range(3)]
-  numbers, arrays = jax.device_get(
-    jax.jit(measure)(state.params, state.model_state, batches, streams)
-  )
-  numbers = {name: np.asarray(v).tolist() for name, v in numbers.items()}
-  return {**numbers, 'examples': count * size}, arrays

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from implicit_attr import errors
@@ -77,6 +78,8 @@ _CHOICES = {
 }
 _COUNTS = ('num_classes', 'width', 'depth', 'heads', 'patch', 'mlp_ratio')
 _CLASSES = {'vit': ViT}
+LARGEST = 1 << 16
+"""Of any width, depth or other count of a network."""
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -122,12 +125,14 @@ def build(name: str, **options: Any) -> nn.Module:
 def _check(key: str, value: Any) -> None:
   """Raises InputError if `value` cannot be the option `key`."""
   field = f'model.{key}'
+  if isinstance(value, jax.core.Tracer):  # a number that lanes differ in
+    return
   if key in _CHOICES:
     errors.choose(field, value, _CHOICES[key])
   elif key in _COUNTS:
-    errors.number(field, value, 1, integer=True)
+    errors.number(field, value, 1, LARGEST, integer=True)
   elif key == 'hidden':
-    errors.number(field, value, 0, integer=True)
+    errors.number(field, value, 0, LARGEST, integer=True)
   elif key in ('beta', 'gain', 'temperature'):
     errors.number(field, value, 0, open_low=True)
   elif key == 'layer_scale':
@@ -138,7 +143,7 @@ def _check(key: str, value: Any) -> None:
     ok = isinstance(value, tuple)
     errors.require(field, value, ok, 'a tuple of integers')
     for width in value:
-      errors.number(field, width, 1, integer=True)
+      errors.number(field, width, 1, LARGEST, integer=True)
   elif key in ('mean', 'std'):
     for number in value if isinstance(value, tuple) else (value,):
       if key == 'mean':

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from implicit_attr import errors, numerics
+from implicit_attr.attacks.inputs import known as concrete
 from implicit_attr.losses import Loss
 from implicit_attr.objectives.aat import aat, adv_aat
 from implicit_attr.objectives.adversarial import fgsm, pgd
@@ -91,7 +92,7 @@ def make(
     errors.require(
       'objective.weight', weight, not weight, "0 while objective.name='none'"
     )
-  if name == 'none' or weight == 0:
+  if name == 'none' or (concrete(weight) and weight == 0):
     return lambda apply_fn: plain(apply_fn, loss)
   if name in SECOND_ORDER:
     return lambda apply_fn: _exact(factory(apply_fn, loss, **options))

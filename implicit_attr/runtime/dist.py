@@ -1,4 +1,4 @@
-"""Where does an array live? The only file that names devices.
+"""Devices and processes: a mesh, and where an array lives on it.
 
 One mesh axis, 'data'. Batches are split over it, everything else is whole on
 every device, and a step is `jax.jit` of a function of global arrays: XLA
@@ -39,10 +39,10 @@ class Mesh:
     """The layout of everything that is not a batch: a copy on each device."""
     return jax.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
-  @property
-  def rows(self) -> jax.NamedSharding:
-    """The layout of a batch: examples split over the devices."""
-    return jax.NamedSharding(self.mesh, jax.sharding.PartitionSpec('data'))
+  def rows(self, axis: int = 0) -> jax.NamedSharding:
+    """The layout of a batch: examples, along `axis`, split over the devices."""
+    axes = (*[None] * axis, 'data')
+    return jax.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*axes))
 
   @property
   def shard(self) -> tuple[int, int]:
@@ -52,15 +52,18 @@ class Mesh:
   def split(self, batch: Tree) -> Tree:
     """Arrays [B, ...], the same on every process -> one global array each,
     examples split over devices. Only a process's own rows leave the host."""
-    return self._place(batch, self.rows)
+    return self._place(batch, self.rows())
 
-  def join(self, batch: Tree) -> Tree:
+  def join(self, batch: Tree, axis: int = 0) -> Tree:
     """This process's slice [B / n, ...] of a batch (`shard`) -> global arrays
-    [B, ...], examples split over devices, without any communication."""
+    [B, ...], examples split over devices, without any communication.
+
+    Examples lie along `axis`: 1 for the batches of a span of updates.
+    """
     if jax.process_count() == 1:
-      return self.split(batch)
+      return self._place(batch, self.rows(axis))
     put = jax.make_array_from_process_local_data
-    return jax.tree.map(lambda a: put(self.rows, a), batch)
+    return jax.tree.map(lambda a: put(self.rows(axis), a), batch)
 
   def replicate(self, tree: Tree) -> Tree:
     """The same array on every device."""

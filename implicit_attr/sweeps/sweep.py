@@ -19,11 +19,12 @@ from implicit_attr import errors
 from implicit_attr.runs import lock, records
 from implicit_attr.runtime.progress import Progress
 from implicit_attr.sweeps.summary import write_summary
-from implicit_attr.train import loop
 from implicit_attr.train.lanes import groups
+from implicit_attr.train.run_folder import Diverged
 
 LOG = logging.getLogger(__name__)
 
+Train = Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
 DONE = ('finished', 'diverged')
 """Statuses that are an answer. A divergence is one; 'failed' is not."""
 
@@ -89,24 +90,21 @@ def share(arms: Sequence[Arm], shard: str) -> list[Arm]:
 def run(
   arms: Sequence[Arm],
   root: pathlib.Path,
-  run_arm: Callable[[dict[str, Any], pathlib.Path], None],
-  run_grid: Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
-  | None = None,
-  *,
+  train: Train,
   lanes: int = 1,
 ) -> int:
   """Runs, in order, the arms that are not done; 2 if one failed, else 0.
 
-  `run_arm(config, workdir)` is expected to leave a status.json and to go on
-  where an earlier call was cut off. An arm that is being run by someone else
-  is left to them. One that raises loop.Diverged is done. An InputError, or an
-  error of the device (no memory), is recorded as 'failed', the other arms go
-  on, and the next start tries again. Everything else ends the sweep.
+  `train(configs, workdirs)` is expected to leave a status.json in each folder
+  and to go on where an earlier call was cut off. An arm that is being run by
+  someone else is left to them. One that raises Diverged is done. An InputError,
+  or an error of the device (no memory), is recorded as 'failed', the other arms
+  go on, and the next start tries again. Everything else ends the sweep.
 
   With `lanes` above 1, arms that can share a program (`lanes.groups`) go to
-  `run_grid(configs, workdirs)` together, up to that many at once, in the place
-  of the first of them. What it could not do, for one of the errors above, is
-  then done arm by arm, and so are arms that have nothing to share.
+  `train` together, up to that many at once, in the place of the first of them.
+  What it could not do, for one of the errors above, is then done arm by arm,
+  and so are arms that have nothing to share.
 
   Guarantees: an arm is never run twice at once on one file system, nor again
   once it is done; summary.csv and summary.json name every run under `root`
@@ -133,10 +131,10 @@ def run(
     with contextlib.ExitStack() as locks:
       ours = [due[i] for i in group if _take(root, due[i], locks)]
       if len(ours) > 1:
-        _share(root, ours, run_grid)
+        _share(root, ours, train)
       for arm in ours:
         if _status(root, arm) not in DONE:
-          _alone(root, arm, run_arm, failed)
+          _alone(root, arm, train, failed)
     write_summary(root)
     progress.say(count())
   write_summary(root)
@@ -154,21 +152,21 @@ def _take(root: pathlib.Path, arm: Arm, locks: contextlib.ExitStack) -> bool:
 
 
 def _alone(
-  root: pathlib.Path, arm: Arm, run_arm: Callable, failed: list[str]
+  root: pathlib.Path, arm: Arm, train: Train, failed: list[str]
 ) -> None:
   LOG.info('%s', arm.name)
   try:
-    run_arm(arm.config, root / arm.name)
-  except loop.Diverged as e:  # recorded by the loop
+    train([arm.config], [root / arm.name])
+  except Diverged as e:  # recorded in its folder
     LOG.info('%s %s', arm.name, e)
   except (errors.InputError, jax.errors.JaxRuntimeError) as e:
     _fail(root, arm, e, failed)
 
 
-def _share(root: pathlib.Path, arms: list[Arm], run_grid: Callable) -> None:
+def _share(root: pathlib.Path, arms: list[Arm], train: Train) -> None:
   LOG.info('%d arms as one program, %s first', len(arms), arms[0].name)
   try:
-    run_grid([a.config for a in arms], [root / a.name for a in arms])
+    train([a.config for a in arms], [root / a.name for a in arms])
   except (errors.InputError, jax.errors.JaxRuntimeError) as e:
     LOG.warning('%d arms go on one by one: %s', len(arms), _reason(e))
 

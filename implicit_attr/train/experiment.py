@@ -1,10 +1,12 @@
-"""What does a config describe? Data, a network, a loss, and when things happen.
+"""An experiment: data, a network, a loss, and when things happen, of a config.
 
-A config section is the keyword arguments of one function; everything that can
-be wrong in it is found here, before the first step.
+Everything that can be wrong in a config is found while it is built, before the
+first step. `parts` makes what a program is traced from; lanes bind traced
+numbers through the same function.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +17,23 @@ import optax
 
 from implicit_attr import data, errors, keys, losses, models, objectives, train
 from implicit_attr.runtime import cadence, dist
+from implicit_attr.train.settings import Settings, read
 from implicit_attr.types import ApplyFn, Batch, LossFn, Tree
-
-TRAIN_ONLY = ('label_noise', 'subset', 'augment')
-"""Options of `data` that leave the test set as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A config made real; nothing in it changes while a run goes on."""
+  """A config made real; nothing in it changes while a run goes on.
+
+  Attributes:
+    config: as it was given, for the record.
+    settings: the same, typed and checked.
+    learning_rates: [total].
+    every: 'log', 'eval', 'track', 'cheap', 'checkpoint' -> steps; 0 is never.
+  """
 
   config: dict[str, Any]
+  settings: Settings
   mesh: dist.Mesh
   train_set: data.Source
   test_set: data.Source
@@ -33,43 +41,59 @@ class Experiment:
   loss: losses.Loss
   make_loss_fn: Callable[[ApplyFn], LossFn]
   tx: optax.GradientTransformation
-  learning_rates: np.ndarray  # [total]
+  learning_rates: np.ndarray
   total: int
-  every: dict[str, int]  # log, eval, track, checkpoint -> steps, 0 = never
+  every: dict[str, int]
 
   def init(self) -> train.State:
     """The state at step 0, compiled: drawing the weights is not free."""
-    key = keys.stream(self.config['seed'], 'init')
-    make = lambda key: train.init(self.module, self.tx, key, self._one())
-    return jax.jit(make)(key)
+    return jax.jit(self.draw)(self.settings.seed)
 
   def like(self) -> train.State:
     """A state of zeros with the right shapes, without compiling anything."""
-    shapes = jax.eval_shape(
-      lambda key: train.init(self.module, self.tx, key, self._one()),
-      jax.random.key(0),
-    )
+    shapes = jax.eval_shape(self.draw, 0)
     return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
-  def _one(self) -> jax.Array:
-    return jnp.zeros((1, *self.train_set.shape), jnp.float32)
+  def draw(self, seed: jax.typing.ArrayLike) -> train.State:
+    """The state at step 0 of any seed; to be jitted."""
+    one = jnp.zeros((1, *self.train_set.shape), jnp.float32)
+    return train.init(self.module, self.tx, keys.stream(seed, 'init'), one)
+
+  @functools.cached_property
+  def out(self) -> dict[str, Tree]:
+    """Shapes of what the network gives beside logits for one image."""
+    state = jax.eval_shape(self.draw, 0)
+    one = jax.ShapeDtypeStruct((1, *self.train_set.shape), jnp.float32)
+    run = lambda state, x: train.frozen(self.module, state.model_state)(
+      state.params, x
+    )
+    return jax.eval_shape(run, state, one)[1]
+
+  @property
+  def attends(self) -> bool:
+    """Whether the network gives attention weights, by whatever name."""
+    return bool(self.out.get('attention'))
+
+  @property
+  def readout(self) -> str:
+    """How the network reads its tokens: what attention maps read, too."""
+    return getattr(self.module, 'readout', 'cls')
 
   def probe_batch(self, n: int) -> Batch:
-    """`n` training examples, the same at every step and for every arm."""
-    return self.train_set.examples(self._draw('probe', self.train_set, n))
+    """`n` training examples, the same at every step and for every run."""
+    return self.train_set.examples(self.probes(n))
+
+  def probes(self, n: int) -> np.ndarray:
+    """Where the examples of `probe_batch` are; at most all."""
+    return _some('probe', self.train_set, n)
 
   def test_batch(self, n: int) -> Batch:
-    """`n` test examples, the same for every arm."""
-    return self.test_set.examples(self._draw('test', self.test_set, n))
-
-  def _draw(self, name: str, source: data.Source, n: int) -> np.ndarray:
-    # Seed 0 whatever the run's seed: arms and seeds share their examples.
-    order = jax.random.permutation(keys.stream(0, name), len(source))
-    return np.sort(np.asarray(order[:n]))
+    """`n` test examples, the same for every run."""
+    return self.test_set.examples(_some('test', self.test_set, n))
 
   def smooth_apply_fn(self, model_state: Tree) -> ApplyFn | None:
     """The softplus network of the same parameters; None if it is smooth."""
-    if self.config['model'].get('activation') != 'relu':
+    if getattr(self.module, 'activation', None) != 'relu':
       return None
     return train.frozen(self.module.clone(activation='softplus'), model_state)
 
@@ -80,71 +104,98 @@ def build(config: dict[str, Any]) -> Experiment:
   Raises:
     InputError: one line with the field, the value and what is allowed.
   """
-  errors.number('seed', config['seed'], 0, 2**31 - 1, integer=True)
-  mesh = dist.mesh(config['parallel'])
-  options = dict(config['data'])
-  batch_size = options['batch_size']
-  errors.number('data.batch_size', batch_size, 1, integer=True)
+  settings = read(config)
+  mesh = dist.mesh(settings.parallel)
+  train_set, test_set = _sources(settings, mesh)
+  made = parts(settings, train_set.num_classes)
   errors.require(
-    'data.batch_size', batch_size, batch_size % mesh.size == 0,
-    f'divisible by the number of devices, {mesh.size}',
-  )  # fmt: skip
-  train_set = data.load(
-    split='train', seed=config['seed'], shard=mesh.shard, **options
-  )
-  plain = {k: v for k, v in options.items() if k not in TRAIN_ONLY}
-  plain['batch_size'] = 1
-  test_set = data.load(split='test', seed=config['seed'], **plain)
-
-  module = models.build(num_classes=train_set.num_classes, **config['model'])
-  errors.require(
-    'parallel', config['parallel'],
-    mesh.mode == 'jit' or config['model'].get('norm') != 'batch',
+    'parallel', settings.parallel,
+    mesh.mode == 'jit' or settings.model.options.get('norm') != 'batch',
     "'jit' with model.norm='batch': its statistics are of the global batch",
   )  # fmt: skip
-  loss = losses.make(**config['loss'])
-  optim = dict(config['optim'])
-  lr, schedule, warmup = (optim.pop(k) for k in ('lr', 'schedule', 'warmup'))
-
-  per_epoch = train_set.steps_per_epoch
-  span = config['train']
-  total = cadence.steps('train.duration', span['duration'], per_epoch=per_epoch)
+  channels = train_set.shape[-1]
+  for name in ('mean', 'std'):
+    given = settings.model.options.get(name, 0.0)
+    errors.require(
+      f'model.{name}', given, np.size(given) in (1, channels),
+      f'one number, or {channels} for images of {channels} channels',
+    )  # fmt: skip
+  errors.require(
+    'track.examples', settings.track.examples,
+    settings.track.examples <= len(train_set),
+    f'at most the training set, {len(train_set)}',
+  )  # fmt: skip
+  per_epoch, span = train_set.steps_per_epoch, settings.train
+  total = cadence.steps('train.duration', span.duration, per_epoch=per_epoch)
   to_steps = lambda field, words: cadence.steps(
     field, words, per_epoch=per_epoch, total=total
   )
-  for field, least in (
-    ('examples', 1), ('order', 1), ('input_order', 1), ('draws', 2),
-    ('sharpness_batches', 2),
-  ):  # fmt: skip
-    errors.number(f'track.{field}', config['track'][field], least, integer=True)
-  errors.number('track.budget', config['track']['budget'], 0)
-  for field in ('tol', 'input_tol'):
-    errors.number(f'track.{field}', config['track'][field], 0, open_low=True)
-  keep = config['checkpoint']['keep']
-  errors.number('checkpoint.keep', keep, 1, integer=True)
-  errors.require(
-    'track.examples', config['track']['examples'],
-    config['track']['examples'] <= len(train_set),
-    f'at most the training set, {len(train_set)}',
-  )  # fmt: skip
+  optim, track = settings.optim, settings.track
   return Experiment(
     config=config,
+    settings=settings,
     mesh=mesh,
     train_set=train_set,
     test_set=test_set,
-    module=module,
-    loss=loss,
-    make_loss_fn=objectives.make(loss=loss, **config['objective']),
-    tx=train.optimizer(**optim),
     learning_rates=train.learning_rates(
-      lr, total, schedule=schedule, warmup=to_steps('optim.warmup', warmup)
+      optim.lr, total, schedule=optim.schedule,
+      warmup=to_steps('optim.warmup', optim.warmup),
     ),
     total=total,
     every={
-      'log': to_steps('train.log_every', span['log_every']),
-      'eval': to_steps('train.eval_every', span['eval_every']),
-      'track': to_steps('track.every', config['track']['every']),
-      'cheap': to_steps('track.cheap_every', config['track']['cheap_every']),
-      'checkpoint': to_steps('checkpoint.every', config['checkpoint']['every']),
+      'log': to_steps('train.log_every', span.log_every),
+      'eval': to_steps('train.eval_every', span.eval_every),
+      'track': to_steps('track.every', track.every),
+      'cheap': to_steps('track.cheap_every', track.cheap_every),
+      'checkpoint': to_steps('checkpoint.every', settings.checkpoint.every),
     },
+    **made,
+  )  # fmt: skip
+
+
+def parts(settings: Settings, num_classes: int) -> dict[str, Any]:
+  """'module', 'loss', 'make_loss_fn' and 'tx' of `Experiment`.
+
+  A number in `settings` may be traced, and is then taken as it is.
+  """
+  model, objective, optim = settings.model, settings.objective, settings.optim
+  loss = losses.make(
+    settings.loss.name, label_smoothing=settings.loss.label_smoothing
   )
+  return {
+    'module': models.build(
+      model.name, num_classes=num_classes, **model.options
+    ),
+    'loss': loss,
+    'make_loss_fn': objectives.make(
+      objective.name, loss, weight=objective.weight, options=objective.options
+    ),
+    'tx': train.optimizer(
+      optim.name, momentum=optim.momentum, nesterov=optim.nesterov,
+      weight_decay=optim.weight_decay,
+    ),
+  }  # fmt: skip
+
+
+def _sources(
+  settings: Settings, mesh: dist.Mesh
+) -> tuple[data.Source, data.Source]:
+  """The training set as it is asked for, and the test set as it is stored."""
+  given = settings.data
+  errors.require(
+    'data.batch_size', given.batch_size, given.batch_size % mesh.size == 0,
+    f'divisible by the number of devices, {mesh.size}',
+  )  # fmt: skip
+  common = {'seed': settings.seed, 'data_dir': given.data_dir, **given.options}
+  train_set = data.load(
+    given.name, 'train', batch_size=given.batch_size, shard=mesh.shard,
+    label_noise=given.label_noise, subset=given.subset, augment=given.augment,
+    **common,
+  )  # fmt: skip
+  return train_set, data.load(given.name, 'test', batch_size=1, **common)
+
+
+def _some(name: str, source: data.Source, n: int) -> np.ndarray:
+  # Seed 0 whatever the run's seed: runs and seeds share their examples.
+  order = jax.random.permutation(keys.stream(0, name), len(source))
+  return np.sort(np.asarray(order[:n]))

@@ -1,34 +1,45 @@
-"""What happens between the first step and the last, in which order?
+"""The training loop, for one run or many lanes: spans of updates and events.
 
 At step k: checkpoint if due, then the record of step k (evaluation, tracking
-and the training means since the last record), then update k. A run that
-continues from the checkpoint of step k repeats exactly what followed it, so a
-killed run ends with the same bits and the same lines as one that was not.
+and the training means since the last record), then updates until something is
+due again, in one call. A run that continues from the checkpoint of step k
+repeats exactly what followed it, so a killed run ends with the same bits and
+the same lines as one that was not.
+
+Restart of lanes: each goes on from its own newest checkpoint. The loop begins
+at the oldest of these, and a lane that is ahead waits: its updates are no-ops
+until the loop is there. A kill between two saves costs nothing this way, nor
+does a damaged checkpoint in one lane.
+
+Guarantees: a lane's numbers are those of its single run, to rounding; which
+other lanes run beside it, and whether they diverge, changes none of its bits
+as long as their number stays the same.
 """
 
 import contextlib
 import logging
-import math
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from implicit_attr import keys, numerics
-from implicit_attr.runs import records
-from implicit_attr.runs.checkpoint import Checkpoints
+from implicit_attr import data, keys
 from implicit_attr.runtime import cadence
 from implicit_attr.runtime.programs import Program
 from implicit_attr.runtime.progress import Progress
-from implicit_attr.train import State, make_sums, make_update
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.feed import Feed
+from implicit_attr.train.lanes import Lanes
+from implicit_attr.train.run_folder import RunFolder
 from implicit_attr.train.scoring import Scorer
+from implicit_attr.train.spans import Interrupted, Spans, Stop, events
+from implicit_attr.train.state import State
+from implicit_attr.train.step import make_advance, make_sums, make_update
 from implicit_attr.train.tracking import Tracker
+from implicit_attr.types import Tree
 
 LOG = logging.getLogger(__name__)
 
@@ -36,266 +47,264 @@ SHOWN = ('train/loss', 'eval/accuracy', 'param/lambda_max')
 """What a progress line says beside position, speed and ETA."""
 
 
-class Diverged(RuntimeError):
-  """Loss, weights or curvature stopped being finite at `step`."""
+def train(
+  lanes: Lanes, workdirs: Sequence[pathlib.Path], scorer: Scorer | None = None
+) -> list[RunFolder]:
+  """Trains each lane from its last checkpoint, or from nothing, to the end.
 
-  def __init__(self, step: int, what: str):
-    super().__init__(
-      f'diverged at step {step}: {what} is not finite; the last good '
-      'checkpoint is kept'
+  Args:
+    scorer: to be shared with an evaluation, so that it compiles once.
+
+  Returns:
+    The folders, closed. `diverged` says why one ended early; nothing that is
+    not finite was saved in it.
+
+  Raises:
+    Interrupted: on SIGTERM or SIGINT, after saving every lane.
+    InputError: a folder cannot be used, or its checkpoints are damaged.
+  """
+  with contextlib.ExitStack() as opened:
+    stop = opened.enter_context(Stop(lanes.template.mesh.stops_itself))
+    runs = [
+      opened.enter_context(
+        contextlib.closing(RunFolder(e, workdir, Tracker.memory))
+      )
+      for e, workdir in zip(lanes.experiments, workdirs, strict=True)
+    ]
+    Training(lanes, runs, scorer or Scorer(lanes)).run(stop)
+  return runs
+
+
+class Training:
+  """The state of all lanes between two events, and what happens at them."""
+
+  def __init__(self, lanes: Lanes, runs: Sequence[RunFolder], scorer: Scorer):
+    template, self._lanes, self._runs = lanes.template, lanes, runs
+    self._mesh, self._every = template.mesh, template.every
+    self._total = template.total
+    self._started = time.perf_counter()
+    self._first = self._step = min(run.first for run in runs)
+    self._scorer = scorer
+    self._tracker = Tracker(lanes, [run.workdir for run in runs])
+    self._state, self._memory = _begin(lanes, runs)
+    ends = events(self._total, self._every, [run.first for run in runs])
+    self._feed = Feed(lanes, int(max(np.diff(ends), default=1)))
+    self._spans = Spans(ends, self._feed.longest, self._mesh.stops_itself)
+    self._advance = make_program(lanes)
+    self._values = jax.device_put(lanes.values)
+    # What was found since the last record: (first step, n, sums [K] or more).
+    self._pending: list[tuple[int, int, Tree]] = []
+    self._progress = Progress(
+      'step' if lanes.alone else f'{len(lanes)} lanes, step',
+      self._first, self._total,
+    )  # fmt: skip
+    self._tracked = 0.0  # seconds of tracking before the first update
+
+  def run(self, stop: Stop) -> None:
+    """From the first step to the last, as the module says."""
+    self._prepare()
+    for count, (step, n) in enumerate(self._spans.of(self._first)):
+      self._step = step
+      stopping = self._mesh.stopping(count, stop.is_set())
+      if stopping or cadence.due(step, self._every['checkpoint'], self._total):
+        self._save()
+      if stopping:
+        raise Interrupted(step)
+      records = self._measure()
+      log = any(records) or cadence.due(step, self._every['log'], self._total)
+      covered, self._pending = self._pending, [] if log else self._pending
+      if n and self._live(step):
+        self._move(step, n)
+        if step == self._first:
+          self._begun(n)
+          stop.after_a_save()
+      # The numbers of step k are fetched once the span from k is under way, so
+      # that writing them does not keep the devices waiting.
+      if log:
+        self._write(records, covered)
+      if not self._live(self._total):
+        return
+    self._finish()
+
+  def _prepare(self) -> None:
+    """Begins to compile whatever this run will need."""
+    if self._first < self._total:
+      each = self._feed(self._first, 1)
+      self._advance.prepare(*self._arguments(self._first, 1, each))
+    self._tracker.prepare(self._state, self._memory)
+    self._scorer.prepare(self._state)
+
+  def _live(self, step: int) -> list[tuple[int, RunFolder]]:
+    return [(i, run) for i, run in enumerate(self._runs) if run.live(step)]
+
+  def _save(self) -> None:
+    with self._progress.aside():
+      state, memory = self._mesh.fetch((self._state, self._memory))
+      sums = jax.device_get(self._pending)
+      for i, run in self._live(self._step):
+        mine = self._lanes.take((state, memory), i)
+        run.save(self._step, *mine, self._sums(sums, i))
+
+  def _measure(self) -> list[dict[str, Any]]:
+    """For each lane the scores and measurements that are due, or {}."""
+    step, live = self._step, self._live(self._step)
+    records: list[dict[str, Any]] = [{} for _ in self._runs]
+    met = np.zeros(len(self._runs), bool)
+    if cadence.due(step, self._every['eval'], self._total):
+      jax.block_until_ready(self._state.params)  # updates are not put aside
+      with self._progress.aside():
+        records = self._scorer(self._state)
+        for i, run in live:
+          state = lambda i=i: self._mesh.fetch(self._lanes.take(self._state, i))
+          new = run.milestones(step, records[i], state)
+          records[i] |= new
+          met[i] = bool(new)
+    alive = np.array([run.live(step) for run in self._runs])
+    spent = self._tracker.seconds
+    measured, self._memory = self._tracker(
+      step, self._state, self._memory, alive, met
     )
-    self.step = step
+    self._progress.leave_out(self._tracker.seconds - spent)
+    return [a | b for a, b in zip(records, measured, strict=True)]
+
+  def _move(self, step: int, n: int) -> None:
+    """Sends off `n` updates, and waits for the span before them."""
+    each = self._feed(step, n)
+    before = [sums for _, _, sums in self._pending[-1:]]
+    self._state, sums = self._advance(*self._arguments(step, n, each))
+    self._pending.append((step, n, sums))
+    jax.block_until_ready(before)
+    self._spans.ended()
+
+  def _arguments(self, step: int, n: int, each: Tree) -> tuple:
+    rates = self._lanes.rates[..., step : step + n]
+    width = [(0, 0)] * len(self._lanes.lead) + [(0, self._feed.longest - n)]
+    active = np.array([run.live(step) for run in self._runs])
+    return (
+      self._values, active.reshape(self._lanes.lead), self._state,
+      np.pad(rates, width), each, np.int32(n), self._feed.table,
+    )  # fmt: skip
+
+  def _begun(self, n: int) -> None:
+    """The first span is over: from here on time is counted."""
+    jax.block_until_ready(self._state.step)
+    self._progress.begin(self._first + n)
+    self._tracked = self._tracker.seconds
+    spent = cadence.clock(time.perf_counter() - self._started)
+    LOG.info('first step after %s', spent)
+
+  def _sums(self, pending: list, i: int) -> list[dict[str, float]]:
+    """Of each update of lane `i` in `pending`, which is on the host."""
+    rows = []
+    for step, n, sums in pending:
+      if step >= self._runs[i].first:
+        mine = self._lanes.take(sums, i)
+        columns = [mine[name][:n].tolist() for name in REPORTED]
+        for row in zip(*columns, strict=True):
+          rows.append(dict(zip(REPORTED, row, strict=True)))
+    return rows
+
+  def _write(self, records: list[dict], covered: list) -> None:
+    """The record of this step in each folder, and a line for who watches."""
+    covered, shown = jax.device_get(covered), {}
+    times = self._progress.times(self._step)
+    if not self._lanes.alone:
+      # No lane has a speed of its own: claims about time find nothing here.
+      del times['time/steps_per_s']
+      times['time/lanes'] = len(self._lanes)
+    for i, run in self._live(self._step):
+      sums = self._sums(covered, i)
+      record = run.write(self._step, records[i], sums, times)
+      shown = {name: record[name] for name in SHOWN if name in record}
+    if not self._lanes.alone:
+      shown = {'lanes': len(self._live(self._step))}
+    self._progress.say(self._step, shown)
+
+  def _finish(self) -> None:
+    state = self._mesh.fetch(self._state)
+    for i, run in self._live(self._total):
+      run.finish(self._total, self._lanes.take(state, i))
+    if self._first < self._total:
+      wall = self._progress.times(self._total)['time/wall_s']
+      tracked = self._tracker.seconds - self._tracked
+      self._tracker.summary(wall - tracked)
 
 
-class Interrupted(RuntimeError):
-  """SIGTERM or SIGINT arrived at `step`, and the state is saved."""
+def _begin(lanes: Lanes, runs: Sequence[RunFolder]) -> tuple[State, Tree]:
+  """(state, memory) of all lanes on the devices: resumed, or new."""
+  states = [run.content['state'] for run in runs]
+  if any(run.fresh for run in runs):
+    new = lanes.init() if lanes.alone else jax.device_get(lanes.init())
+    for i, run in enumerate(runs):
+      if run.fresh:
+        states[i] = lanes.take(new, i)
+  memory = lanes.stack([run.content['memory'] for run in runs])
+  return lanes.template.mesh.replicate((lanes.stack(states), memory))
 
-  def __init__(self, step: int):
-    super().__init__(f'stopped at step {step}; the same command goes on there')
-    self.step = step
+
+REPORTED = ('loss', 'correct', 'n')
+"""What an update says of itself: sums over the examples of its batch."""
 
 
 def make_train_step(experiment: Experiment) -> Callable:
-  """(state, batch, lr, seed) -> (state, sums of loss, correct, n).
+  """(state, batch, lr, seed) -> (state, sums `REPORTED`), to be jitted.
 
   Learning rate and seed are traced: one compilation serves a whole run and,
-  through the persistent cache, a sweep over both. The state is donated. A
-  `Program`, or for pmap a function that compiles when it is called.
+  through the persistent cache, a sweep over both.
   """
-  mesh = experiment.mesh
-  sums = mesh.sums(make_sums(experiment.module, experiment.make_loss_fn))
+  sums = experiment.mesh.sums(
+    make_sums(experiment.module, experiment.make_loss_fn)
+  )
   update = make_update(experiment.tx)
-  if mesh.mode == 'pmap':  # `sums` is spread already; only `update` is left
+  if experiment.mesh.mode == 'pmap':  # `sums` is spread and compiled already
     update = jax.jit(update, donate_argnums=0)
 
   def train_step(state, batch, lr, seed):
     key = keys.stream(seed, 'train', state.step)
-    found = sums(state.params, state.model_state, batch, key)
-    reported = {name: found[name] for name in ('loss', 'correct', 'n')}
-    return update(state, found, lr), reported
+    new = sums(state.params, state.model_state, batch, key)
+    return update(state, new, lr), {name: new[name] for name in REPORTED}
 
+  return train_step
+
+
+def make_program(lanes: Lanes) -> Callable:
+  """(values, active, state, rates, draws, n, table) -> (state, sums).
+
+  Makes `n` updates. All but `draws`, `n` and `table` begin with the lane axis
+  where there is one; rates and sums then have one [K] for the updates. The
+  updates of a lane that is not active are no-ops. The state is donated. A
+  `Program`, or for pmap a function that compiles when it is called.
+  """
+  mesh = lanes.template.mesh
   if mesh.mode == 'pmap':
-    return train_step
-  return Program(train_step, donate_argnums=0, out_shardings=mesh.whole)
+    return _one_by_one(lanes.template)
+
+  def advance(values, active, state, rates, draws, n, table):
+    train_step = make_train_step(lanes.bind(values))
+    table = lanes.pick_images(table, values)
+
+    def step(state, one):
+      lr, draw = one
+      batch = data.assemble(table, draw)
+      move = lambda: train_step(state, batch, lr, values['seed'])
+      return lanes.only(active, move, state)
+
+    return make_advance(step)(state, (rates, lanes.pick(draws, values)), n)
+
+  spread = lanes.spread(advance, shared=(4, 5, 6))
+  return Program(spread, donate_argnums=2, out_shardings=mesh.whole)
 
 
-def train(experiment: Experiment, workdir: pathlib.Path) -> State:
-  """Trains from the last checkpoint, or from nothing, to the last step.
+def _one_by_one(experiment: Experiment) -> Callable:
+  """What `make_program` does, an update a call: pmap is a call by itself."""
+  train_step, assemble = make_train_step(experiment), jax.jit(data.assemble)
 
-  Returns:
-    The final state, on the devices.
+  def advance(values, active, state, rates, draws, n, table):
+    sums = []
+    for i in range(n):
+      batch = assemble(table, jax.tree.map(lambda a: a[i], draws))
+      state, new = train_step(state, batch, rates[i], values['seed'])
+      sums.append(new)
+    return state, jax.tree.map(lambda *a: np.stack(a), *sums)
 
-  Raises:
-    Diverged: a loss, a curvature or a weight is not finite; nothing that is
-      not finite was saved.
-    Interrupted: on SIGTERM or SIGINT, after saving.
-    InputError: `workdir` cannot be used, or its checkpoints are damaged.
-  """
-  config, total, every = experiment.config, experiment.total, experiment.every
-  rates, seed = experiment.learning_rates, np.uint32(config['seed'])
-  started = time.perf_counter()
-  records.claim(workdir, config)
-  folder = workdir / 'checkpoints'
-  with contextlib.ExitStack() as stack:
-    opened = lambda thing: stack.enter_context(contextlib.closing(thing))
-    rolling = opened(
-      Checkpoints(folder / 'rolling', keep=config['checkpoint']['keep'])
-    )
-    milestones = opened(Milestones(folder, config['train']['milestones']))
-    last = opened(Checkpoints(folder / 'last'))
-    tracker = Tracker(experiment, workdir)
-    scorer = Scorer(experiment)
-    first, state, memory, pending = _begin(experiment, rolling, tracker)
-    metrics = opened(
-      records.Metrics(workdir, first, config['train']['tensorboard'])
-    )
-    train_step = make_train_step(experiment)
-    if isinstance(train_step, Program):
-      batch = experiment.mesh.join(experiment.train_set.batch_at(first))
-      train_step.prepare(state, batch, rates[0], seed)
-    tracker.prepare(state, memory)
-    scorer.prepare(state)
-    progress = Progress('step', first, total)
-    stop = stack.enter_context(signals(experiment.mesh.stops_itself))
-    stack.enter_context(diverging(workdir, metrics))
-
-    for step in range(first, total + 1):
-      stopping = experiment.mesh.stopping(step, stop.is_set())
-      if stopping or cadence.due(step, every['checkpoint'], total):
-        check(step, pending, state)
-        content = {'state': state, 'memory': memory}
-        with progress.aside():
-          rolling.save(step, content, {'pending': listed(pending)})
-      if stopping:
-        raise Interrupted(step)
-
-      record, met = {}, {}
-      if cadence.due(step, every['eval'], total):
-        jax.block_until_ready(state.params)  # updates are not put aside
-        with progress.aside():
-          record |= scorer(state)
-          met = milestones(step, record, state)
-        record |= met
-      spent = tracker.seconds
-      measured, memory = tracker(step, state, memory, milestone=bool(met))
-      progress.leave_out(tracker.seconds - spent)
-      record |= measured
-
-      covered = pending
-      log = record or cadence.due(step, every['log'], total)
-      if log:
-        pending = []
-      if step < total:
-        batch = experiment.mesh.join(experiment.train_set.batch_at(step))
-        state, found = train_step(state, batch, rates[step], seed)
-        pending.append(found)
-        if step == first:
-          jax.block_until_ready(found)
-          progress.begin(step + 1)
-          before = tracker.seconds
-          spent = cadence.clock(time.perf_counter() - started)
-          LOG.info('first step after %s', spent)
-      # The numbers of step k are fetched once update k is under way, so
-      # that writing them does not keep the devices waiting.
-      if log:
-        record |= means(step, covered, rates)
-        finite(step, record)
-        metrics.write(step, record | progress.times(step))
-        shown = {n: record[n] for n in SHOWN if n in record}
-        progress.say(step, shown)
-
-    check(total, [], state)
-    last.save(total, {'state': state}, {})
-    if first < total:
-      wall = progress.times(total)['time/wall_s']
-      tracker.summary(wall - (tracker.seconds - before))
-  return state
-
-
-def _begin(
-  experiment: Experiment, rolling: Checkpoints, tracker: Tracker
-) -> tuple[int, State, Any, list]:
-  """(first step, state, tracker memory, pending sums): resumed, or new.
-
-  1. The newest checkpoint that can be restored, named if it is not the last.
-  2. Otherwise fresh weights.
-  """
-  like = experiment.like()
-  content = {'state': like, 'memory': tracker.memory(like.params)}
-  found = rolling.newest(content)
-  if found is None:
-    state = experiment.init()
-    step, memory, pending = 0, content['memory'], []
-  else:
-    step, content, meta = found
-    state, memory = content['state'], content['memory']
-    pending = meta['pending']
-    LOG.info('continuing from step %d', step)
-  whole = experiment.mesh.replicate
-  return step, whole(state), whole(memory), pending
-
-
-class Milestones:
-  """Keeps the first state at which a threshold was reached, one folder each.
-
-  'train_loss': loss on the training examples of the scorer <= its threshold;
-  'test_accuracy': accuracy on the test set >= its threshold. With the last
-  state they allow arms to be compared in three ways.
-  """
-
-  def __init__(self, folder: pathlib.Path, thresholds: dict[str, float]):
-    self._reached = {
-      'train_loss': lambda r: r['eval/train_loss'] <= thresholds['train_loss'],
-      'test_accuracy': lambda r: (
-        r['eval/accuracy'] >= thresholds['test_accuracy']
-      ),
-    }
-    self._kept = {name: Checkpoints(folder / name) for name in self._reached}
-
-  def __call__(
-    self, step: int, record: dict[str, Any], state: State
-  ) -> dict[str, int]:
-    """Saves `state` under every milestone first met now, and names them."""
-    met = {}
-    for name, reached in self._reached.items():
-      kept = self._kept[name]
-      if not kept.steps() and reached(record):
-        kept.save(step, {'state': state}, {})
-        LOG.info('milestone %s at step %d', name, step)
-      if kept.steps() == [step]:
-        met[f'milestone/{name}'] = step
-    return met
-
-  def close(self) -> None:
-    for kept in self._kept.values():
-      kept.close()
-
-
-def listed(pending: list) -> list[dict[str, float]]:
-  return [
-    {name: float(v) for name, v in found.items()}
-    for found in jax.device_get(pending)
-  ]
-
-
-def means(step: int, covered: list, rates: np.ndarray) -> dict[str, float]:
-  """Training loss and accuracy over the updates since the last record.
-
-  Raises:
-    Diverged: at the first of those updates whose loss is not finite.
-  """
-  record = {'train/learning_rate': float(rates[min(step, len(rates) - 1)])}
-  found = listed(covered)
-  for offset, one in enumerate(found):
-    if not math.isfinite(one['loss']):
-      raise Diverged(step - len(found) + offset, 'the training loss')
-  if found:
-    n = sum(one['n'] for one in found)
-    record['train/loss'] = sum(one['loss'] for one in found) / n
-    record['train/accuracy'] = sum(one['correct'] for one in found) / n
-  return record
-
-
-def finite(step: int, record: dict[str, Any]) -> None:
-  for name, value in record.items():
-    if isinstance(value, float) and not math.isfinite(value):
-      raise Diverged(step, name)
-
-
-def check(step: int, pending: list, state: State) -> None:
-  """Raises Diverged rather than let a state that is not finite be saved."""
-  for offset, found in enumerate(listed(pending)):
-    if not math.isfinite(found['loss']):
-      raise Diverged(step - len(pending) + offset, 'the training loss')
-  if not bool(numerics.all_finite((state.params, state.model_state))):
-    raise Diverged(step, 'a weight')
-
-
-@contextlib.contextmanager
-def diverging(workdir: pathlib.Path, metrics: records.Metrics) -> Iterator:
-  """Leaves a record of a divergence that a sweep and a report can read."""
-  try:
-    yield
-  except Diverged as e:
-    metrics.write(e.step, {'event': 'diverged', 'message': str(e)})
-    records.write_status(workdir, 'diverged', e.step, str(e))
-    raise
-
-
-@contextlib.contextmanager
-def signals(ours: bool) -> Iterator[threading.Event]:
-  """An event that SIGTERM and SIGINT set, instead of ending the process.
-
-  Not `ours`, where several processes stop together: JAX catches SIGTERM then.
-  """
-  stop = threading.Event()
-  if not ours or threading.current_thread() is not threading.main_thread():
-    yield stop  # Python delivers signals to the main thread only
-    return
-  names = (signal.SIGTERM, signal.SIGINT)
-  before = {s: signal.signal(s, lambda *_: stop.set()) for s in names}
-  try:
-    yield stop
-  finally:
-    for name, handler in before.items():
-      signal.signal(name, handler)
+  return advance

@@ -1,4 +1,4 @@
-"""What is one training step? update after sums, both pure.
+"""A training step, update after sums, both pure; and many steps in one call.
 
 `sums` is the only part that sees examples and is linear in them: adding the
 results of two halves of a batch gives the result of the whole. `update` sees
@@ -79,3 +79,34 @@ def make_update(
     )
 
   return update
+
+
+def make_advance(
+  step: Callable[[Tree, Tree], tuple[Tree, Tree]],
+) -> Callable[[Tree, Tree, Array | int], tuple[Tree, Tree]]:
+  """advance(state, each, n) -> (state, outputs [K, …]): n <= K steps, one call.
+
+  `step(state, one)` -> (state, output), where `each` [K, …] holds what is
+  particular to each step. `n` may be traced: one program serves every length,
+  and outputs from `n` on are zeros. To be jitted.
+
+  Guarantee: n steps and then m have the bits of n + m.
+  """
+
+  def advance(state, each, n):
+    one = lambda i: jax.tree.map(lambda a: a[i], each)
+    size = len(jax.tree.leaves(each)[0])
+    shapes = jax.eval_shape(step, state, one(0))[1]
+    outputs = jax.tree.map(
+      lambda s: jnp.zeros((size, *s.shape), s.dtype), shapes
+    )
+
+    def body(i, carry):
+      state, outputs = carry
+      state, output = step(state, one(i))
+      put = lambda whole, new: whole.at[i].set(new)
+      return state, jax.tree.map(put, outputs, output)
+
+    return jax.lax.fori_loop(0, n, body, (state, outputs))
+
+  return advance

@@ -1,10 +1,10 @@
-"""When is curvature measured, at what cost, and what does it leave behind?"""
+"""Curvature and its kin while training: when measured, and what is kept."""
 
-import functools
 import logging
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,54 +13,53 @@ from implicit_attr import keys, numerics, probes
 from implicit_attr.runs import records
 from implicit_attr.runtime import cadence
 from implicit_attr.runtime.programs import Program
-from implicit_attr.train import State, frozen, stability_edge
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.lanes import Lanes
+from implicit_attr.train.optim import stability_edge
+from implicit_attr.train.state import State, frozen
 from implicit_attr.types import Array, Tree
 
 LOG = logging.getLogger(__name__)
 
 
 class Tracker:
-  """The probes as compiled programs, all or the cheap ones, and their cadence.
+  """The probes of all lanes as compiled programs, and their cadence.
 
   'dense' measures everything; 'cheap' only λ_max, started from the last
   eigenvector, and gradient norms. Both use the same examples at every step.
   `memory` is what the next measurement starts from; it is part of the
   checkpoint, so that a resumed run measures the same numbers.
 
-  With a budget (a share of the training time so far) a measurement that would
-  exceed it is left out and counted in 'track/skipped'; the two ends of a run
-  are always measured. A budget reads the clock, so two runs with one do not
-  measure at the same steps; their parameters are the same all the same.
+  Attributes:
+    seconds: spent on measurements, compiling not counted.
   """
 
-  def __init__(self, experiment: Experiment, workdir: pathlib.Path):
-    self._experiment, self._workdir = experiment, workdir
-    self._config = config = experiment.config['track']
-    batch = experiment.probe_batch(config['examples'])
-    self._index = batch['index']
-    self._batch = experiment.mesh.split(batch)
-    count = config['sharpness_batches']
-    mesh = experiment.mesh
-    batches = [  # joined and fetched: a process reads only its own slice
-      mesh.fetch(mesh.join(experiment.train_set.batch_at(i)))
-      for i in range(count)
+  def __init__(self, lanes: Lanes, workdirs: Sequence[pathlib.Path]):
+    self._lanes, self._workdirs = lanes, workdirs
+    template, mesh = lanes.template, lanes.template.mesh
+    self._every, self._total = template.every, template.total
+    config = template.settings.track
+    turns = range(config.sharpness_batches)
+
+    def sharp(e):  # joined and fetched: a process reads only its own slice
+      batches = [mesh.fetch(mesh.join(e.train_set.batch_at(i))) for i in turns]
+      return {n: np.stack([b[n] for b in batches]) for n in ('image', 'label')}
+
+    probe = lanes.of_seeds(lambda e: e.probe_batch(config.examples))
+    self._index = probe['index']
+    place = mesh.split if lanes.alone else mesh.replicate
+    self._data = place(probe), mesh.replicate(lanes.of_seeds(sharp))
+    self._edges = [
+      stability_edge(
+        1.0, name=optim.name, momentum=optim.momentum, nesterov=optim.nesterov
+      )  # times 1 / lr
+      for optim in (e.settings.optim for e in lanes.experiments)
     ]
-    self._sharp = experiment.mesh.replicate(
-      {n: np.stack([b[n] for b in batches]) for n in ('image', 'label')}
-    )
-    optim = {**experiment.config['optim'], 'lr': 1.0}
-    self._edge = stability_edge(**optim)  # times 1 / lr
-    # Whole: what is written down must be on every host.
-    whole = {'out_shardings': experiment.mesh.whole}
-    bound = lambda fun: Program(functools.partial(fun, experiment), **whole)
-    self._parameters = bound(_keyed(of_parameters))
-    self._inputs, self._cheap = bound(_keyed(of_inputs)), bound(of_both)
-    has_attention = experiment.config['model']['name'] == 'vit'
-    self._attention = bound(of_attention) if has_attention else None
-    self._cost = {'dense': 0.0, 'cheap': 0.0}  # of the last one, in seconds
-    self._started = None
-    self.seconds, self.measurements, self.skipped = 0.0, 0, 0
+    self._parameters = self._program(of_parameters)
+    self._inputs = self._program(of_inputs)
+    self._cheap = self._program(of_both)
+    self._attention = template.attends and self._program(of_attention)
+    self.seconds, self._measurements = 0.0, 0
 
   @staticmethod
   def memory(params: Tree) -> Tree:
@@ -69,185 +68,176 @@ class Tracker:
     noise = lambda p: draw.standard_normal(p.shape).astype(p.dtype)
     return jax.tree.map(noise, params)
 
-  def __call__(
-    self, step: int, state: State, memory: Tree, *, milestone: bool = False
-  ) -> tuple[dict[str, float], Tree]:
-    """(record, new memory): what is due at `step`, or ({}, memory).
-
-    Per-example arrays of a dense measurement go to probes/<step>.npz.
-    """
-    kind = self._due(step, milestone)
-    if kind is None:
-      return {}, memory
-    self.prepare(state, memory)
-    self._wait(kind)
-    jax.block_until_ready(state.params)
-    began = time.perf_counter()
-    self._started = self._started or began
-    network, drawn = self._arguments(state, step)
-    batch, sharp = self._batch, self._sharp
-    if kind == 'dense':
-      found, memory = self._parameters(*network, batch, sharp, memory, *drawn)
-      found |= self._inputs(*network, batch, found['param/lambda_max'], *drawn)
-      if self._attention:
-        found |= self._attention(*network, batch)
-    else:
-      found, memory = self._cheap(*network, batch, memory)
-    found = jax.device_get(found)
-    self._cost[kind] = time.perf_counter() - began
-    self.seconds += self._cost[kind]
-    self.measurements += 1
-    if kind == 'dense':
-      self._keep(step, found)
-    record = {name: float(np.mean(a)) for name, a in found.items()}
-    if self._edge:
-      rates = self._experiment.learning_rates
-      record['param/edge'] = self._edge / float(
-        rates[min(step, len(rates) - 1)]
-      )
-    if self._config['budget']:
-      record['track/seconds'] = round(self.seconds, 3)
-      record['track/skipped'] = self.skipped
-    return record, memory
-
   def prepare(self, state: State, memory: Tree) -> None:
     """Begins to compile whatever this run will measure."""
-    every = self._experiment.every
-    network, drawn = self._arguments(state, 0)
-    batch, sharp = self._batch, self._sharp
-    if every['track']:
-      self._parameters.prepare(*network, batch, sharp, memory, *drawn)
-      self._inputs.prepare(*network, batch, np.float32(0), *drawn)
+    due = np.ones(self._lanes.lead, bool)
+    if self._every['track']:
+      self._parameters.prepare(*self._arguments(due, state, memory, 0))
+      top = np.zeros(self._lanes.lead, np.float32)
+      self._inputs.prepare(*self._arguments(due, state, top, 0))
       if self._attention:
-        self._attention.prepare(*network, batch)
-    if every['cheap']:
-      self._cheap.prepare(*network, batch, memory)
+        self._attention.prepare(*self._arguments(due, state, top, 0))
+    if self._every['cheap']:
+      self._cheap.prepare(*self._arguments(due, state, memory, 0))
+
+  def __call__(
+    self,
+    step: int,
+    state: State,
+    memory: Tree,
+    active: np.ndarray,
+    met: np.ndarray,
+  ) -> tuple[list[dict[str, float]], Tree]:
+    """(a record for each lane, new memory): what is due at `step`, or {}.
+
+    Per-example arrays of a dense measurement go to probes/<step>.npz.
+
+    Args:
+      active: [lanes] bool, those to be measured at all.
+      met: [lanes] bool, those that reached a milestone at this step.
+    """
+    due = lambda name: cadence.due(step, self._every[name], self._total)
+    dense = active & (due('track') | (met & (self._every['track'] > 0)))
+    cheap = active & due('cheap') & ~dense
+    found: list[dict[str, float]] = [{} for _ in self._workdirs]
+    if not (dense | cheap).any():
+      return found, memory
+    self.prepare(state, memory)
+    for program in (self._parameters, self._inputs, self._attention):
+      if dense.any() and program:
+        program.wait()
+    jax.block_until_ready(state.params)
+    began = time.perf_counter()
+    if dense.any():
+      ask = lambda what: self._arguments(self._own(dense), state, what, step)
+      memory, measured = self._parameters(*ask(memory))
+      top = measured['param/lambda_max']
+      measured |= self._inputs(*ask(top))[1]
+      if self._attention:
+        measured |= self._attention(*ask(top))[1]
+      self._record(step, dense, jax.device_get(measured), found, keep=True)
+    if cheap.any():
+      memory, measured = self._cheap(
+        *self._arguments(self._own(cheap), state, memory, step)
+      )
+      self._record(step, cheap, jax.device_get(measured), found, keep=False)
+    self.seconds += time.perf_counter() - began
+    self._measurements += 1
+    return found, memory
 
   def summary(self, training: float) -> None:
     """Logs what tracking cost beside `training` seconds without it."""
     LOG.info(
       'tracking: %d measurements in %s, %.1f%% of %s of training',
-      self.measurements, cadence.clock(self.seconds),
+      self._measurements, cadence.clock(self.seconds),
       100 * self.seconds / max(training, 1e-9), cadence.clock(training),
     )  # fmt: skip
 
-  def _due(self, step: int, milestone: bool) -> str | None:
-    """'dense', 'cheap' or None at `step`, the budget considered."""
-    every, total = self._experiment.every, self._experiment.total
-    kind = None
-    if cadence.due(step, every['cheap'], total):
-      kind = 'cheap'
-    if cadence.due(step, every['track'], total):
-      kind = 'dense'
-    if milestone and every['track']:
-      kind = 'dense'
-    budget = self._config['budget']
-    if kind is None or not budget or step in (0, total) or not self._started:
-      return kind
-    training = time.perf_counter() - self._started - self.seconds
-    fits = self.seconds + self._cost[kind] <= budget * training
-    if self._experiment.mesh.decide(fits):
-      return kind
-    self.skipped += 1
-    return None
+  def _program(self, measure: Callable) -> Program:
+    """`measure(experiment, network, data, carried, key)` -> (carried, dict).
 
-  def _keep(self, step: int, found: dict[str, np.ndarray]) -> None:
-    arrays = {name: a for name, a in found.items() if np.ndim(a)}
-    path = self._workdir / 'probes' / f'{step:08d}.npz'
-    records.write_arrays(path, {'index': self._index, **arrays})
+    The key is made inside: outside it costs as much as a small network's step.
+    What is found is whole on every host, for there it is written down.
+    """
+    lanes = self._lanes
 
-  def _arguments(self, state: State, step: int) -> tuple:
-    """(network, seed and step that a key is made of) of a step."""
-    drawn = np.uint32(self._experiment.config['seed']), np.uint32(step)
-    return (state.params, state.model_state), drawn
+    def run(values, due, state, carried, data, step):
+      e = lanes.bind(values)
+      key = keys.stream(values['seed'], 'track', step)
+      network = frozen(e.module, state.model_state), state.params
+      own = lambda: measure(e, network, lanes.pick(data, values), carried, key)
+      return lanes.only(due, own, carried)
 
-  def _wait(self, kind: str) -> None:
-    """Waits for the programs of `kind`, off the clock of the budget."""
-    began = time.perf_counter()
-    programs = {
-      'dense': (self._parameters, self._inputs), 'cheap': (self._cheap,)
-    }  # fmt: skip
-    for program in programs[kind]:
-      program.wait()
-    if kind == 'dense' and self._attention:
-      self._attention.wait()
-    spent = time.perf_counter() - began
-    self._started = self._started and self._started + spent
+    whole = lanes.template.mesh.whole
+    return Program(lanes.spread(run, shared=(4, 5)), out_shardings=whole)
 
+  def _arguments(self, due: Any, state: State, carried: Tree, step: int):
+    values = self._lanes.values
+    return values, due, state, carried, self._data, np.uint32(step)
 
-def _keyed(fun: Callable) -> Callable:
-  """`fun` with (seed, step) in place of its last argument, the key.
+  def _own(self, due: np.ndarray) -> np.ndarray:
+    return due.reshape(self._lanes.lead)
 
-  Made inside the program: outside it costs as much as a small network's step.
-  """
-
-  def made(*args):
-    *args, seed, step = args
-    return fun(*args, keys.stream(seed, 'track', step))
-
-  return made
+  def _record(
+    self, step: int, due: np.ndarray, measured: Tree, found: list, keep: bool
+  ) -> None:
+    """The record of each lane that was due and, to `keep`, its arrays."""
+    lanes = self._lanes
+    rates = lanes.rates[..., min(step, self._total - 1)]
+    for i in np.flatnonzero(due):
+      mine = lanes.take(measured, i)
+      found[i] |= {name: float(np.mean(a)) for name, a in mine.items()}
+      if self._edges[i]:
+        found[i]['param/edge'] = self._edges[i] / float(lanes.take(rates, i))
+      if keep:
+        arrays = {name: a for name, a in mine.items() if np.ndim(a)}
+        index = lanes.pick(self._index, lanes.take(lanes.values, i))
+        path = self._workdirs[i] / 'probes' / f'{step:08d}.npz'
+        records.write_arrays(path, {'index': index, **arrays})
 
 
-def _parameter(experiment, params, model_state, batch, memory, key, draws):
-  apply_fn = frozen(experiment.module, model_state)
-  config = experiment.config['track']
-  return apply_fn, *probes.parameter_curvature(
-    apply_fn, experiment.loss, params, batch, memory, key,
-    order=config['order'], tol=config['tol'], draws=draws,
+def _curvature(
+  e: Experiment,
+  network: tuple,
+  batch: Tree,
+  start: Tree,
+  key: Array,
+  draws: int,
+) -> tuple[Tree, dict[str, Array]]:
+  apply_fn, params = network
+  track = e.settings.track
+  measured, vector = probes.parameter_curvature(
+    apply_fn, e.loss, params, batch, start, key,
+    order=track.order, tol=track.tol, draws=draws,
   )  # fmt: skip
+  return vector, measured
 
 
-def of_both(
-  experiment: Experiment, params, model_state, batch, memory
-) -> tuple[dict[str, Array], Tree]:
-  """The cheap measurement: what is found, and where the next one starts."""
+def of_both(e, network, data, start, key) -> tuple[Tree, dict[str, Array]]:
+  """The cheap measurement; (where the next one starts, what it gave)."""
+  (apply_fn, params), (batch, _) = network, data
   with numerics.exact():
-    apply_fn, found, vector = _parameter(
-      experiment, params, model_state, batch, memory, None, 0
-    )
-    found |= probes.gradient_norms(apply_fn, experiment.loss, params, batch)
-  return found, vector
+    vector, measured = _curvature(e, network, batch, start, key, 0)
+    norms = probes.gradient_norms(apply_fn, e.loss, params, batch)
+  return vector, measured | norms
 
 
 def of_parameters(
-  experiment: Experiment, params, model_state, batch, sharp, memory, key
-) -> tuple[dict[str, Array], Tree]:
-  """The dense one in the parameters; `sharp` [S, B, ...] are batches."""
-  draws = experiment.config['track']['draws']
+  e, network, data, start, key
+) -> tuple[Tree, dict[str, Array]]:
+  """The dense one in the parameters; (where the next one starts, numbers)."""
+  (apply_fn, params), (batch, sharp) = network, data
   with numerics.exact():
-    apply_fn, found, vector = _parameter(
-      experiment, params, model_state, batch, memory, key, draws
+    vector, measured = _curvature(
+      e, network, batch, start, key, e.settings.track.draws
     )
-    found |= probes.batch_sharpness(apply_fn, experiment.loss, params, sharp)
-  return found, vector
+    measured |= probes.batch_sharpness(apply_fn, e.loss, params, sharp)
+  return vector, measured
 
 
 def of_inputs(
-  experiment: Experiment, params, model_state, batch, lambda_max, key
-) -> dict[str, Array]:
+  e, network, data, lambda_max, key
+) -> tuple[Array, dict[str, Array]]:
   """The dense one in the inputs, beside λ_max in the parameters."""
-  apply_fn = frozen(experiment.module, model_state)
-  config, loss = experiment.config['track'], experiment.loss
-  lanczos = {'order': config['input_order'], 'tol': config['input_tol']}
+  (apply_fn, params), (batch, _) = network, data
+  track = e.settings.track
+  lanczos = {'order': track.input_order, 'tol': track.input_tol}
   with numerics.exact():
-    found, product = probes.input_curvature(
-      apply_fn, loss, params, batch, key, **lanczos
+    measured, product = probes.input_curvature(
+      apply_fn, e.loss, params, batch, key, **lanczos
     )
-    found |= probes.confounders(apply_fn, params, batch)
-    found |= probes.alignment(
+    measured |= probes.confounders(apply_fn, params, batch)
+    measured |= probes.alignment(
       product, params, batch, key, lambda_max=lambda_max,
-      scale=1 / np.min(experiment.module.std), **lanczos,
+      scale=1 / np.min(e.module.std), **lanczos,
     )  # fmt: skip
-  return found
+  return lambda_max, measured
 
 
-def of_attention(
-  experiment: Experiment, params, model_state, batch
-) -> dict[str, Array]:
+def of_attention(e, network, data, unused, key) -> tuple[Any, dict[str, Array]]:
   """What the dense one says of attention, for a network that has it."""
-  module = experiment.module
-  apply_fn = frozen(module, model_state)
+  (apply_fn, params), (batch, _) = network, data
   with numerics.exact():
-    return probes.attention_diagnostics(
-      apply_fn, params, batch['image'], readout=module.readout
+    return unused, probes.attention_diagnostics(
+      apply_fn, params, batch['image'], readout=e.readout
     )

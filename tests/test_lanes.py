@@ -1,22 +1,19 @@
-"""Is a lane of a grid its single run, whatever its neighbours do?"""
+"""Is a lane its single run, whatever its neighbours do?"""
 
-import contextlib
 import json
 import pathlib
 import shutil
-import threading
 
 import jax
 import numpy as np
 import pytest
 
 from configs import digits_cnn, digits_mlp, digits_vit
-from implicit_attr import errors, grid
-from implicit_attr.evaluation import evaluate
+from implicit_attr import errors, run
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
 from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, lanes, loop
+from implicit_attr.train import experiment, lanes, loop, run_folder, spans
 
 STEPS = 6
 
@@ -54,10 +51,12 @@ def plain(module=digits_mlp, **changes) -> dict:
 
 
 def single(config: dict, workdir: pathlib.Path) -> None:
+  run.train([config], [workdir])
+
+
+def alone(config: dict, workdir: pathlib.Path) -> run_folder.RunFolder:
   built = experiment.build(config)
-  loop.train(built, workdir)
-  evaluate.evaluate(built, workdir)
-  records.write_status(workdir, 'finished', built.total)
+  return loop.train(lanes.Lanes.of([built]), [workdir])[0]
 
 
 def folders(root: pathlib.Path, count: int) -> list[pathlib.Path]:
@@ -65,7 +64,9 @@ def folders(root: pathlib.Path, count: int) -> list[pathlib.Path]:
 
 
 def train(configs: list[dict], workdirs: list[pathlib.Path]) -> list[int]:
-  return grid.train([experiment.build(c) for c in configs], workdirs)
+  over = lanes.Lanes.of([experiment.build(c) for c in configs])
+  runs = loop.train(over, workdirs)
+  return [i for i, one in enumerate(runs) if not one.diverged]
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
@@ -152,7 +153,7 @@ def test_a_lane_is_its_single_run_in_every_traced_field(tmp_path):
   }  # fmt: skip
   configs = [tiny(**common, **fields) for fields in EVERY_FIELD]
   assert lanes.groups(configs, 8) == [[0, 1]]
-  grid.run(configs, folders(tmp_path / 'grid', 2))
+  run.train(configs, folders(tmp_path / 'grid', 2))
   met = [checkpoint(c, tmp_path / 'grid' / str(i), 'train_loss') is not None
          for i, c in enumerate(configs)]  # fmt: skip
   assert met == [True, False]
@@ -164,9 +165,9 @@ def test_a_lane_is_its_single_run_in_every_traced_field(tmp_path):
 
 def test_lanes_of_a_convolutional_network_train_in_turns(tmp_path):
   configs = [plain(digits_cnn, seed=seed) for seed in (0, 1)]
-  assert lanes.Lanes([experiment.build(c) for c in configs]).mapped
+  assert lanes.Lanes.of([experiment.build(c) for c in configs]).mapped
   train(configs, folders(tmp_path / 'grid', 2))
-  loop.train(experiment.build(configs[1]), tmp_path / 'alone')
+  alone(configs[1], tmp_path / 'alone')
   same_run(configs[1], tmp_path / 'grid' / '1', tmp_path / 'alone')
 
 
@@ -174,7 +175,7 @@ def test_lanes_of_a_convolutional_network_train_in_turns(tmp_path):
 @pytest.mark.parametrize('module', [digits_cnn, digits_vit])
 def test_a_lane_of_every_network_is_its_single_run(module, tmp_path):
   configs = [tiny(module, seed=seed) for seed in (0, 1)]
-  grid.run(configs, folders(tmp_path / 'grid', 2))
+  run.train(configs, folders(tmp_path / 'grid', 2))
   single(configs[1], tmp_path / 'alone')
   same_run(configs[1], tmp_path / 'grid' / '1', tmp_path / 'alone', 1e-4)
 
@@ -191,8 +192,8 @@ def test_a_diverging_lane_changes_no_bit_of_its_neighbour(module, tmp_path):
   assert fingerprint(found[0]) == fingerprint(found[1])
 
   # And the lane itself ends as a single run does, at the same step.
-  with pytest.raises(loop.Diverged):
-    loop.train(experiment.build(bad), tmp_path / 'alone')
+  with pytest.raises(run_folder.Diverged):
+    single(bad, tmp_path / 'alone')
   status = records.read_status(tmp_path / 'bad' / '0')
   assert status['status'] == 'diverged'
   assert status == records.read_status(tmp_path / 'alone')
@@ -214,7 +215,7 @@ def test_a_grid_goes_on_from_a_kill_between_two_saves(tmp_path, monkeypatch):
   class Killed(BaseException):
     pass
 
-  save, seen = grid.Run.save, []
+  save, seen = run_folder.RunFolder.save, []
 
   def dying(self, step, *args):
     seen.append(step)
@@ -222,7 +223,7 @@ def test_a_grid_goes_on_from_a_kill_between_two_saves(tmp_path, monkeypatch):
       raise Killed
     save(self, step, *args)
 
-  monkeypatch.setattr(grid.Run, 'save', dying)
+  monkeypatch.setattr(run_folder.RunFolder, 'save', dying)
   with pytest.raises(Killed):
     train(configs, cut)
   monkeypatch.undo()
@@ -237,34 +238,21 @@ def test_a_grid_goes_on_from_a_kill_between_two_saves(tmp_path, monkeypatch):
     assert fingerprint(ends[0]) == fingerprint(ends[1])
 
   # A single run can take over a lane, too.
-  loop.train(experiment.build(configs[0]), tmp_path / 'single')
+  alone(configs[0], tmp_path / 'single')
   close(lines(tmp_path / 'single'), lines(whole[0]))
-
-
-def test_a_lane_that_was_ahead_counts_its_own_updates_only():
-  run = grid.Run.__new__(grid.Run)
-  run.first, run._carried = 4, [{'loss': 1.0}]
-  sums = [(step, {'loss': np.array([0.0, step])}) for step in (2, 3, 4, 5)]
-  assert [one['loss'] for one in run.since(sums, 1)] == [1.0, 4.0, 5.0]
 
 
 def test_a_signal_saves_every_lane_and_the_next_start_goes_on(
   tmp_path, monkeypatch
 ):
   configs, cut = [plain(seed=seed) for seed in (0, 1)], folders(tmp_path, 2)
-
-  @contextlib.contextmanager
-  def signalled(ours):
-    assert ours
-    stop = threading.Event()
-    stop.set()
-    yield stop
-
-  monkeypatch.setattr(loop, 'signals', signalled)
-  with pytest.raises(loop.Interrupted):
+  monkeypatch.setattr(spans.Stop, 'is_set', lambda self: True)
+  with pytest.raises(spans.Interrupted):
     train(configs, cut)
   for config, workdir in zip(configs, cut, strict=True):
     assert checkpoint(config, workdir, 'rolling')[0] == 0
+  monkeypatch.undo()
+  assert train(configs, cut) == [0, 1]
 
 
 def test_what_differs_in_anything_else_is_another_group():
@@ -274,8 +262,6 @@ def test_what_differs_in_anything_else_is_another_group():
     tiny(data__batch_size=32),
     tiny(optim__momentum=0.9),
     tiny(optim__momentum=0.5, optim__weight_decay=0.0),
-    tiny(track__budget=0.1),
-    tiny(track__budget=0.1, seed=1),
     tiny(seed=2),
     tiny(parallel='pmap'),
     tiny(optim__weight_decay=0.1, loss__label_smoothing=0.1),
@@ -286,7 +272,7 @@ def test_what_differs_in_anything_else_is_another_group():
     tiny(objective__name='gradient_penalty'),
   ]
   assert lanes.groups(configs, 100) == [
-    [0, 1, 7], [2], [3, 4], [5], [6], [8], [9, 10], [11, 12], [13], [14],
+    [0, 1, 5], [2], [3, 4], [6], [7, 8], [9, 10], [11], [12],
   ]  # fmt: skip
 
 
@@ -303,14 +289,14 @@ def test_a_large_group_is_cut_into_parts_of_nearly_one_size(count, most, sizes):
 def test_only_what_differs_is_traced():
   built = [experiment.build(tiny(seed=s, optim__lr=lr)) for s in (4, 2)
            for lr in (0.1, 0.2)]  # fmt: skip
-  over = lanes.Lanes(built)
+  over = lanes.Lanes.of(built)
   assert set(over.values) == {'seed', 'source'}
   assert over.values['seed'].tolist() == [4, 4, 2, 2]
   # Two seeds are read, whatever the number of lanes.
   found = over.of_seeds(lambda e: e.train_set.batch_at(3))
   assert found['image'].shape[:2] == (2, 16)
   for i, one in enumerate(built):
-    mine = lanes.pick(found, {'source': over.values['source'][i]})
+    mine = over.pick(found, {'source': over.values['source'][i]})
     np.testing.assert_array_equal(
       mine['index'], one.train_set.batch_at(3)['index']
     )
@@ -318,7 +304,7 @@ def test_only_what_differs_is_traced():
 
 @pytest.mark.parametrize('mapped', [False, True])
 def test_spread_gives_an_axis_to_what_is_not_shared(mapped, monkeypatch):
-  over = lanes.Lanes([experiment.build(tiny(seed=s)) for s in range(3)])
+  over = lanes.Lanes.of([experiment.build(tiny(seed=s)) for s in range(3)])
   monkeypatch.setattr(lanes.Lanes, 'mapped', mapped)
   a, b = np.arange(6.0).reshape(3, 2), np.array([1.0, 10.0])
   fun = lambda own, shared, more: {'x': (own['y'] * shared).sum() + more}
@@ -329,5 +315,5 @@ def test_spread_gives_an_axis_to_what_is_not_shared(mapped, monkeypatch):
 def test_a_grid_is_refused_on_several_devices(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 2)
   with pytest.raises(errors.InputError, match='--lanes'):
-    grid.run([tiny(), tiny(seed=1)], folders(tmp_path, 2))
+    run.train([tiny(), tiny(seed=1)], folders(tmp_path, 2))
   assert not list(tmp_path.iterdir())

@@ -1,0 +1,95 @@
+"""Checks of one value of a config: what it may be, and as what it is kept.
+
+Written beside the fields of `settings`. Each is (name of the field, value) ->
+the value kept, or raises InputError with what is allowed.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from implicit_attr import errors
+
+Check = Callable[[str, Any], Any]
+"""(name of the field, value given) -> the value kept, or InputError."""
+
+
+def count(low: int, high: int = 1 << 24) -> Check:
+  """A whole number in [low, high]: no run means more than millions of it."""
+
+  def check(field, value):
+    errors.number(field, value, low, high, integer=True)
+    return int(value)
+
+  return check
+
+
+def real(low: float = -math.inf, high: float = math.inf, **open_low) -> Check:
+  """A number in [low, high] that float32 can hold."""
+
+  def check(field, value):
+    errors.number(field, value, low, high, **open_low)
+    size = abs(float(value))
+    errors.require(
+      field, value, size == 0 or 1.2e-38 < size < 3.4e38,
+      'a number of the range of float32, 1.2e-38 to 3.4e38',
+    )  # fmt: skip
+    return float(value)
+
+  return check
+
+
+def one_of(names: Callable[[], Any]) -> Check:
+  """One of the names that `names()` has when it is asked."""
+
+  def check(field, value):
+    errors.require(field, value, isinstance(value, str), 'a name, a string')
+    errors.choose(field, value, names())
+    return value
+
+  return check
+
+
+def some_of(names: Callable[[], Any], least: int = 1) -> Check:
+  """A tuple of at least `least` names."""
+
+  def check(field, value):
+    ok = isinstance(value, tuple | list) and len(value) >= least
+    errors.require(field, value, ok, f'a tuple of names, {least} or more')
+    for name in value:
+      one_of(names)(field, name)
+    return tuple(value)
+
+  return check
+
+
+def flag(field: str, value: Any) -> bool:
+  errors.require(field, value, isinstance(value, bool), 'True or False')
+  return value
+
+
+def maybe(check: Check) -> Check:
+  """None, or what `check` takes."""
+  return lambda field, value: None if value is None else check(field, value)
+
+
+def path(field: str, value: Any) -> str:
+  errors.require(field, value, isinstance(value, str), 'a path, a string')
+  return value
+
+
+def words(field: str, value: Any) -> str:
+  errors.require(
+    field, value, isinstance(value, str),
+    "in words, as '500 steps', '30 epochs' or '5%'",
+  )  # fmt: skip
+  return value
+
+
+def mapping(field: str, value: Any) -> Mapping[str, Any]:
+  """A read-only mapping with names for keys; lists become tuples."""
+  ok = isinstance(value, Mapping) and all(isinstance(k, str) for k in value)
+  errors.require(field, value, ok, 'a mapping, {name: value}')
+  kept = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+  return MappingProxyType(kept)
