@@ -38,7 +38,7 @@ TRACED: dict[str, Callable[[Any], bool]] = {
 """The fields in which lanes may differ, and the values that may be traced."""
 
 CONVOLUTIONS = ('conv_general_dilated', 'implicit_attr_conv')
-"""How the primitives of convolutions are called, of JAX and of `models.conv`."""
+"""Names in the primitives of convolutions, of JAX and of `models.conv`."""
 
 
 def groups(configs: Sequence[dict[str, Any]], most: int) -> list[list[int]]:
