@@ -33,11 +33,10 @@ from collections.abc import Callable
 
 import jax
 
-from implicit_attr import grid
-from implicit_attr.evaluation import evaluate
-from implicit_attr.runs import records
+from implicit_attr import run
 from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, lanes, loop
+from implicit_attr.train import experiment
+from implicit_attr.train.lanes import Lanes
 
 RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 SEEDS = (0, 1, 2, 3, 4)
@@ -54,15 +53,6 @@ def arms(network: str, steps: int | None) -> list[dict]:
       config.train.duration = f'{steps} steps'
     found.append(config.to_dict())
   return found
-
-
-def single(config: dict, workdir: pathlib.Path) -> None:
-  """One arm, as `--mode sweep` runs it without lanes."""
-  programs.set_effort(config['compile'])
-  built = experiment.build(config)
-  loop.train(built, workdir)
-  evaluate.evaluate(built, workdir)
-  records.write_status(workdir, 'finished', built.total)
 
 
 def timed(fun: Callable[[], None]) -> tuple[float, float]:
@@ -87,10 +77,12 @@ def measure(network: str, singles: int, steps: int | None) -> None:
   chosen = range(0, count, max(count // singles, 1))[:singles]
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
-    one = lambda i, to: timed(lambda: single(configs[i], root / to / str(i)))
+    one = lambda i, to: timed(
+      lambda: run.train([configs[i]], [root / to / str(i)])
+    )
     cache(None)
     folders = [root / 'grid' / str(i) for i in range(count)]
-    ours = timed(lambda: grid.run(configs, folders))
+    ours = timed(lambda: run.train(configs, folders))
     anew = [one(i, 'anew') for i in chosen]
     cache(root / 'cache')
     first = one(chosen[0], 'first')
@@ -100,7 +92,7 @@ def measure(network: str, singles: int, steps: int | None) -> None:
   anew = [count * t for t in mean(anew)]
   kept = [a + (count - 1) * b for a, b in zip(first, mean(again), strict=True)]
   wall, cpu = ours
-  mapped = lanes.Lanes([experiment.build(configs[0])]).mapped
+  mapped = Lanes.of([experiment.build(configs[0])]).mapped
   how = 'in turns' if mapped else 'side by side'
   print(
     f'{network}, lanes {how}: grid of {count} {wall:.0f} s wall {cpu:.0f} s CPU'

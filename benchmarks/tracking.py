@@ -27,6 +27,7 @@ import numpy as np
 
 from implicit_attr.train import State, experiment, loop
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
 
 BLOCKS = 3
@@ -56,28 +57,35 @@ def run(built: Experiment, step_fn: Callable, state: State, first: int, n: int):
     yield state
 
 
+def tracking(built: Experiment) -> tuple[Tracker, Callable]:
+  """A tracker, and what asks it: (step, state, memory) -> (record, memory)."""
+  folder = pathlib.Path(tempfile.mkdtemp())
+  tracker, yes = Tracker(Lanes.of([built]), [folder]), np.array([True])
+  return tracker, lambda *args: tracker(*args, yes, ~yes)
+
+
 def each(path: str, data_dir: str | None, order: int | None) -> None:
   track = {'order': order} if order else {}
   built = build(path, data_dir, cheap_every='1 steps', **track)
   state = built.mesh.replicate(built.init())
-  step_fn = loop.make_train_step(built)
-  tracker = Tracker(built, pathlib.Path(tempfile.mkdtemp()))
+  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  tracker, measure_at = tracking(built)
   memory = built.mesh.replicate(tracker.memory(state.params))
   *_, state = run(built, step_fn, state, 0, 20)
-  _, memory = tracker(1, state, memory)  # compiled here
+  _, memory = measure_at(1, state, memory)  # compiled here
   times = {'without': [], 'with': []}
   for i in range(2 * BLOCKS):
     began = time.perf_counter()
     for step, after in enumerate(run(built, step_fn, state, 20, EACH), 1):
       state = after
       if i % 2:
-        _, memory = tracker(step, state, memory)
+        _, memory = measure_at(step, state, memory)
     jax.block_until_ready(state)
     times['with' if i % 2 else 'without'].append(time.perf_counter() - began)
   short, long = (statistics.median(t) / EACH for t in times.values())
   print(
     f'{pathlib.Path(path).stem}: step {1e3 * short:.1f} ms, with λ_max on '
-    f'{built.config["track"]["examples"]} examples {1e3 * long:.1f} ms: '
+    f'{built.settings.track.examples} examples {1e3 * long:.1f} ms: '
     f'{long / short:.2f} times',
     flush=True,
   )
@@ -86,8 +94,8 @@ def each(path: str, data_dir: str | None, order: int | None) -> None:
 def measure(path: str, data_dir: str | None) -> None:
   built = build(path, data_dir)
   state = built.mesh.replicate(built.init())
-  step_fn = loop.make_train_step(built)
-  tracker = Tracker(built, pathlib.Path(tempfile.mkdtemp()))
+  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  tracker, measure_at = tracking(built)
   memory = built.mesh.replicate(tracker.memory(state.params))
   every = built.every['track']
   block = min(every, 300)  # steps timed; one measurement per `every` steps
@@ -97,14 +105,14 @@ def measure(path: str, data_dir: str | None) -> None:
     return jax.block_until_ready(state)
 
   state = steps(state, 0, 20)
-  _, memory = tracker(0, state, memory)  # compiled here
+  _, memory = measure_at(0, state, memory)  # compiled here
   plain, probe = [], []
   for i in range(BLOCKS):
     began = time.perf_counter()
     state = steps(state, 20 + i * block, block)
     plain.append((time.perf_counter() - began) / block)
     before = tracker.seconds
-    _, memory = tracker(0, state, memory)  # step 0 is always due
+    _, memory = measure_at(0, state, memory)  # step 0 is always due
     probe.append(tracker.seconds - before)
   share = statistics.median(probe) / (every * statistics.median(plain))
   print(

@@ -37,9 +37,9 @@ def measure(
   if each:
     config.track.examples = config.data.batch_size // 4
   built = experiment.build(config.to_dict())
-  track, steps, every = built.config['track'], built.total, 1 if each else EVERY
-  tol, order = tol or track['tol'], order or track['order']
-  probe = built.mesh.split(built.probe_batch(track['examples']))
+  track, steps, every = built.settings.track, built.total, 1 if each else EVERY
+  tol, order = tol or track.tol, order or track.order
+  probe = built.mesh.split(built.probe_batch(track.examples))
 
   def find(params, model_state, start, order, tol):
     apply_fn = train.frozen(built.module, model_state)
@@ -55,7 +55,7 @@ def measure(
   quick = jax.jit(lambda *a: find(*a, order, tol))
   exact = jax.jit(lambda *a: find(*a, CONVERGED, None))
   noise = jax.jit(curvature.rademacher)
-  step_fn = loop.make_train_step(built)
+  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
   state, vector, rows = built.mesh.replicate(built.init()), None, []
   for step in range(steps):
     if step % every == 0:

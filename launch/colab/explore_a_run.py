@@ -17,10 +17,7 @@ from PIL import Image
 
 from configs import digits_mlp
 from implicit_attr import report
-from implicit_attr.evaluation import evaluate
-from implicit_attr.runs import records
-from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, loop
+from implicit_attr.run import train
 
 SMALL = False
 WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
@@ -29,11 +26,7 @@ WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
 if not (WORKDIR / 'evaluation').is_dir():
   config = digits_mlp.get_config('smoke' if SMALL else None)
   config.evaluation.eps = 0.1
-  programs.set_effort(config.compile)
-  built = experiment.build(config.to_dict())
-  loop.train(built, WORKDIR)
-  evaluate.evaluate(built, WORKDIR)
-  records.write_status(WORKDIR, 'finished', built.total)
+  train([config.to_dict()], [WORKDIR])
   report.write(WORKDIR)
 
 # %% [markdown]

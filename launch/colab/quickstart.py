@@ -15,10 +15,7 @@ from PIL import Image
 
 from configs import digits_mlp
 from implicit_attr import report
-from implicit_attr.evaluation import evaluate
-from implicit_attr.runs import records
-from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, loop
+from implicit_attr.run import train
 
 SMALL = False
 LR = 0.05
@@ -41,11 +38,7 @@ print(config)
 # was cut off goes on where it was; a finished one is not trained again.
 
 # %%
-programs.set_effort(config.compile)
-built = experiment.build(config.to_dict())
-loop.train(built, workdir)
-evaluate.evaluate(built, workdir)
-records.write_status(workdir, 'finished', built.total)
+train([config.to_dict()], [workdir])
 print(report.write(workdir), 'is the whole report, one page to open or send')
 
 # %% [markdown]

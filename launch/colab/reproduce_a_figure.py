@@ -18,6 +18,7 @@ from configs import digits_edge
 from implicit_attr import report
 from implicit_attr.runtime import programs
 from implicit_attr.train import experiment, loop
+from implicit_attr.train.lanes import Lanes
 
 SMALL = False
 RATES = (0.2,) if SMALL else (0.1, 0.15, 0.2)
@@ -40,7 +41,8 @@ for rate in RATES:
   programs.set_effort(config.compile)
   name = f'edge_lr={rate}_momentum={MOMENTUM}' + '_small' * SMALL
   folders[rate] = pathlib.Path('runs', name)
-  loop.train(experiment.build(config.to_dict()), folders[rate])
+  built = experiment.build(config.to_dict())
+  loop.train(Lanes.of([built]), [folders[rate]])
 
 # %% [markdown]
 # ## The figure
