@@ -78,11 +78,11 @@ def measure(network: str, singles: int, steps: int | None) -> None:
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
     one = lambda i, to: timed(
-      lambda: run.train([configs[i]], [root / to / str(i)])
+      lambda: run.train(run.build([configs[i]]), [root / to / str(i)])
     )
     cache(None)
     folders = [root / 'grid' / str(i) for i in range(count)]
-    ours = timed(lambda: run.train(configs, folders))
+    ours = timed(lambda: run.train(run.build(configs), folders))
     anew = [one(i, 'anew') for i in chosen]
     cache(root / 'cache')
     first = one(chosen[0], 'first')

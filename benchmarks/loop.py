@@ -24,7 +24,7 @@ import numpy as np
 
 from configs import cifar_resnet8, cifar_vit
 from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, loop
+from implicit_attr.train import advance, experiment, loop
 from implicit_attr.train.feed import Feed
 from implicit_attr.train.lanes import Lanes
 
@@ -72,7 +72,7 @@ def measure(name: str, data_dir: str | None, seconds: float) -> dict:
   built = experiment.build(config_of(name, data_dir))
   lanes = Lanes.of([built])
   feed = Feed(lanes, 100)
-  program, n = loop.make_program(lanes), feed.longest
+  program, n = advance.make_program(lanes), feed.longest
   each, rates = feed(0, n), lanes.rates[:n]
   box = {'state': built.mesh.replicate(built.init())}
 
@@ -82,7 +82,7 @@ def measure(name: str, data_dir: str | None, seconds: float) -> dict:
     )
     jax.block_until_ready(sums)
 
-  one = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  one = jax.jit(advance.make_train_step(built), donate_argnums=0)
   other = {'state': built.mesh.replicate(built.init()), 'step': 0}
 
   def update():

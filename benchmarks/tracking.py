@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from implicit_attr.train import State, experiment, loop
+from implicit_attr.train import State, advance, experiment
 from implicit_attr.train.experiment import Experiment
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
@@ -68,7 +68,7 @@ def each(path: str, data_dir: str | None, order: int | None) -> None:
   track = {'order': order} if order else {}
   built = build(path, data_dir, cheap_every='1 steps', **track)
   state = built.mesh.replicate(built.init())
-  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  step_fn = jax.jit(advance.make_train_step(built), donate_argnums=0)
   tracker, measure_at = tracking(built)
   memory = built.mesh.replicate(tracker.memory(state.params))
   *_, state = run(built, step_fn, state, 0, 20)
@@ -94,7 +94,7 @@ def each(path: str, data_dir: str | None, order: int | None) -> None:
 def measure(path: str, data_dir: str | None) -> None:
   built = build(path, data_dir)
   state = built.mesh.replicate(built.init())
-  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  step_fn = jax.jit(advance.make_train_step(built), donate_argnums=0)
   tracker, measure_at = tracking(built)
   memory = built.mesh.replicate(tracker.memory(state.params))
   every = built.every['track']

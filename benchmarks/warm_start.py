@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from implicit_attr import curvature, keys, numerics, train
-from implicit_attr.train import experiment, loop
+from implicit_attr.train import advance, experiment
 
 EVERY, CONVERGED, RIGHT = 10, 40, 1e-3
 
@@ -55,7 +55,7 @@ def measure(
   quick = jax.jit(lambda *a: find(*a, order, tol))
   exact = jax.jit(lambda *a: find(*a, CONVERGED, None))
   noise = jax.jit(curvature.rademacher)
-  step_fn = jax.jit(loop.make_train_step(built), donate_argnums=0)
+  step_fn = jax.jit(advance.make_train_step(built), donate_argnums=0)
   state, vector, rows = built.mesh.replicate(built.init()), None, []
   for step in range(steps):
     if step % every == 0:

@@ -18,19 +18,25 @@ class InputError(ValueError):
 def choose(field: str, value: Any, known: Iterable[str]) -> None:
   """Raises InputError unless `value` is one of `known`; names the nearest."""
   known = sorted(known)
-  if value in known:
+  if isinstance(value, str) and value in known:
     return
   near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
   hint = f'did you mean {near[0]!r}? ' if near else ''
   raise InputError(
-    f'{field}={value!r} is not known; {hint}allowed: {", ".join(known)}'
+    f'{field}={shown(value)} is not known; {hint}allowed: {", ".join(known)}'
   )
 
 
 def require(field: str, value: Any, ok: bool, allowed: str) -> None:
   """Raises InputError unless `ok`; `allowed` completes 'must be …'."""
   if not ok:
-    raise InputError(f'{field}={value!r} must be {allowed}')
+    raise InputError(f'{field}={shown(value)} must be {allowed}')
+
+
+def shown(value: Any) -> str:
+  """`value` as a line of at most 120 characters has it."""
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= 120 else f'{text[:117]}…'
 
 
 def number(

@@ -10,10 +10,12 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -47,10 +49,21 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer('processes', None, 'how many there are')
 _PROCESS = flags.DEFINE_integer('process', None, 'which this is, from 0')
+_PATIENCE = flags.DEFINE_integer(
+  'patience', 60, 'seconds to wait for the other processes', lower_bound=1
+)
 _COMPILED = flags.DEFINE_string(
   'compilation_cache', str(CACHE.expanduser() / 'implicit_attr' / 'xla'),
   "where compiled programs are kept between starts; '' turns it off",
 )  # fmt: skip
+
+
+FLAGS_OF = {
+  'shard': ('sweep',),
+  'lanes': ('sweep',),
+  'distributed': ('train', 'evaluate'),
+}
+"""Modes in which a flag means anything; elsewhere it is refused."""
 
 
 def main(_) -> int:
@@ -64,18 +77,15 @@ def main(_) -> int:
   from implicit_attr.sweeps import sweep
 
   mode = _MODE.value
-  errors.choose('--mode', mode, MODES)
   if mode == 'theory':
     print(theory_on_run.check(_workdir() if _WORKDIR.value else None))
     return 0
   workdir = _workdir()
   programs.keep_memory()
   if _DISTRIBUTED.value:
-    errors.require(
-      '--mode', mode, mode in ('train', 'evaluate'),
-      'train or evaluate with --distributed; a sweep takes --shard=i/n instead',
-    )  # fmt: skip
-    dist.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    dist.initialize(
+      _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value
+    )
   if _COMPILED.value:
     jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
@@ -84,7 +94,8 @@ def main(_) -> int:
     return 0
   if mode == 'sweep':
     arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
-    status = _ended(lambda: sweep.run(arms, workdir, run.train, _LANES.value))
+    job = lambda configs, folders: run.train(run.build(configs), folders)
+    status = _ended(lambda: sweep.run(arms, workdir, job, _LANES.value))
     with lock.lock(workdir) as ours:  # another launcher may be at it
       # Whoever sends a signal will not wait for a page of hundreds of runs.
       if ours and arms and status != STOPPED:
@@ -97,14 +108,13 @@ def main(_) -> int:
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
-    job = lambda: run.evaluate(config, workdir)
-  else:
-    job = lambda: run.train([config], [workdir])
+  lanes = run.build([config])  # before there is a folder
+  job = run.train if mode == 'train' else run.evaluate
   with lock.lock(workdir) if first else contextlib.nullcontext(True) as ours:
     errors.require(
       '--workdir', str(workdir), ours, 'a folder that no other process is in'
     )
-    status = _ended(job)
+    status = _ended(lambda: job(lanes, [workdir]))
   if first and (status != STOPPED or records.read_metrics(workdir)):
     print(report.write(workdir))
   return status
@@ -124,7 +134,7 @@ def _ended(run: Callable[[], int | None]) -> int:
 
 def _workdir() -> pathlib.Path:
   if _WORKDIR.value:
-    return pathlib.Path(_WORKDIR.value).absolute()
+    return pathlib.Path(_WORKDIR.value).expanduser().absolute()
   if _CONFIG.value is None:
     raise errors.InputError('--workdir or --config must be given')
   name = config_flags.get_config_filename(flags.FLAGS['config'])
@@ -132,32 +142,80 @@ def _workdir() -> pathlib.Path:
   return pathlib.Path('runs', name).absolute()
 
 
-def _flags(argv: list[str]) -> list[str]:
-  """Parses the flags; whatever is wrong with them is one line."""
+def parse(argv: list[str]) -> list[str]:
+  """Parses the flags and looks at what does not depend on a config's values.
+
+  `--config.a.b=None` sets a field to None, which flags of numbers cannot.
+
+  Raises:
+    InputError: a flag, or a file of --config, that cannot be used.
+  """
+  form = re.compile(r'--config\.([\w.]+)=None')
+  empty = [m[1] for arg in argv if (m := form.fullmatch(arg))]
+  given, sys.argv = sys.argv, [arg for arg in argv if not form.fullmatch(arg)]
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(sys.argv)
     flag = flags.FLAGS['config']
     name = config_flags.get_config_filename(flag) if flag.present else ''
     if name and not os.path.isfile(name.partition(':')[0]):
       raise errors.InputError(f'--config={name!r} must be a file that exists')
-    if not name and _MODE.value in ('train', 'sweep'):
-      raise errors.InputError('--config must name a config file')
-    return rest
-  except (
-    flags.Error, KeyError, AttributeError, OSError, ValueError, SyntaxError,
-    ImportError,
-  ) as e:  # fmt: skip
+    config = _CONFIG.value
+    if name:
+      errors.require(
+        '--config', name, isinstance(config, ml_collections.ConfigDict),
+        'a file whose get_config() returns a ConfigDict',
+      )  # fmt: skip
+      for field in empty:
+        config.update_from_flattened_dict({field: None})
+  except errors.InputError:
+    raise
+  except (Exception, SystemExit) as e:  # whatever a config file does
+    raise errors.InputError(_reason(e)) from e
+  finally:
+    sys.argv = given
+  errors.require('arguments', rest[1:], not rest[1:], 'flags: --name=value')
+  mode = _MODE.value
+  errors.choose('--mode', mode, MODES)
+  if not name and mode in ('train', 'sweep'):
+    raise errors.InputError('--config must name a config file')
+  for flag, modes in FLAGS_OF.items():
+    errors.require(
+      f'--{flag}', flags.FLAGS[flag].value,
+      not flags.FLAGS[flag].present or mode in modes,
+      f'left out unless --mode is {" or ".join(modes)}',
+    )  # fmt: skip
+  for flag in ('coordinator', 'processes', 'process', 'patience'):
+    errors.require(
+      f'--{flag}', flags.FLAGS[flag].value,
+      not flags.FLAGS[flag].present or _DISTRIBUTED.value,
+      'left out without --distributed',
+    )  # fmt: skip
+  errors.number('--lanes', _LANES.value, 1, 10_000, integer=True)
+  return rest
+
+
+def _flags(argv: list[str]) -> list[str]:
+  try:
+    return parse(argv)
+  except errors.InputError as e:
     _refuse(e)
 
 
-def _refuse(error: Exception) -> Any:
-  """One line and exit status 2."""
+def _reason(error: BaseException) -> str:
+  """One line of what went wrong while flags and a config file were read."""
   text = str(error).strip()
-  if isinstance(error, KeyError | AttributeError):
+  if isinstance(error, SystemExit):
+    text = f'--config must not leave the program (exit {text})'
+  elif isinstance(error, KeyError | AttributeError):
     text = f'--config has no key {text}'
   if 'Traceback' in text:  # ml_collections wraps what a config file raised
-    text = text.splitlines()[-1]
-  print('error:', ' '.join(text.split()), file=sys.stderr, flush=True)
+    text = f'--config: {text.splitlines()[-1]}'
+  return ' '.join(text.split()) or f'--config: {type(error).__name__}'
+
+
+def _refuse(error: Exception) -> NoReturn:
+  """One line and exit status 2."""
+  print('error:', ' '.join(str(error).split()), file=sys.stderr, flush=True)
   # Not sys.exit: a restore that failed leaves reader threads behind, which
   # would add tracebacks of their own on the way out.
   os._exit(2)

@@ -16,20 +16,36 @@ from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.scoring import Scorer
 
 
-def train(
-  configs: Sequence[dict[str, Any]], workdirs: Sequence[pathlib.Path]
-) -> None:
-  """Trains, tracks and evaluates one run, or the lanes of `lanes.groups`.
+def build(configs: Sequence[dict[str, Any]]) -> Lanes:
+  """What one config describes, or several that `lanes.groups` put together.
+
+  Nothing is written, and nothing of what can be wrong in a config is left for
+  later: maps and attacks have been traced for their shapes.
+
+  Raises:
+    InputError: one line with the field, the value and what is allowed.
+  """
+  for config in configs:
+    errors.require(
+      '--config', '…', 'arms' not in config, 'a sweep only with --mode=sweep'
+    )
+  lanes = Lanes.of([experiment.build(config) for config in configs])
+  programs.set_effort(lanes.template.settings.compile)
+  evaluation.check(lanes.template)
+  return lanes
+
+
+def train(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
+  """Trains, tracks and evaluates each lane in its folder.
 
   Every folder ends with a status.json of 'finished' or 'diverged'.
 
   Raises:
     Diverged: of one run; where there are many, the others go on.
     Interrupted: on SIGTERM or SIGINT, after saving.
-    InputError: a config, a folder or a file of a run cannot be used; what was
-      written is whole.
+    InputError: a folder or a file of a run cannot be used; what was written is
+      whole.
   """
-  lanes = _lanes(configs)
   scorer = Scorer(lanes)
   runs = loop.train(lanes, workdirs, scorer)
   if lanes.alone and runs[0].diverged:
@@ -47,21 +63,10 @@ def train(
     records.write_status(folder, 'finished', lanes.template.total)
 
 
-def evaluate(config: dict[str, Any], workdir: pathlib.Path) -> None:
-  """Evaluates a run that has a checkpoint, as `config` says.
+def evaluate(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
+  """Evaluates runs that have a checkpoint.
 
   Raises:
-    InputError: as `train`; or there is no checkpoint.
+    InputError: there is no checkpoint, or one is damaged.
   """
-  evaluation.evaluate(_lanes([config]), [workdir])
-
-
-def _lanes(configs: Sequence[dict[str, Any]]) -> Lanes:
-  for config in configs:
-    errors.require(
-      '--config', '…', 'arms' not in config, 'a sweep only with --mode=sweep'
-    )
-  programs.set_effort(configs[0]['compile'])
-  lanes = Lanes.of([experiment.build(config) for config in configs])
-  evaluation.check(lanes.template)
-  return lanes
+  evaluation.evaluate(lanes, workdirs)

@@ -34,7 +34,7 @@ from configs import digits_mlp
 from implicit_attr import attacks, attribution, curvature, data, keys, probes
 from implicit_attr import train
 from implicit_attr.runtime import programs
-from implicit_attr.train import experiment, loop
+from implicit_attr.train import advance, experiment, loop
 
 programs.set_effort('quick')
 config = digits_mlp.get_config('smoke')
@@ -52,7 +52,7 @@ def training(dtype):
     jax.device_get(t),
   )
   state = e.mesh.replicate(cast(e.init()))
-  step, losses = loop.make_train_step(e), []
+  step, losses = advance.make_train_step(e), []
   if mode == 'jit':
     step = jax.jit(step, out_shardings=e.mesh.whole)
   for i in range(5):

@@ -50,7 +50,7 @@ ONLY_IN = {
   'sklearn': {'data'},
   'matplotlib': {'report'},
   'jinja2': {'report'},
-  'ml_collections': {'main'},
+  'ml_collections': {'main', 'sweeps'},
   'scipy': {'claims', 'evaluation'},
 }
 

@@ -51,7 +51,7 @@ def plain(module=digits_mlp, **changes) -> dict:
 
 
 def single(config: dict, workdir: pathlib.Path) -> None:
-  run.train([config], [workdir])
+  run.train(run.build([config]), [workdir])
 
 
 def alone(config: dict, workdir: pathlib.Path) -> run_folder.RunFolder:
@@ -153,7 +153,7 @@ def test_a_lane_is_its_single_run_in_every_traced_field(tmp_path):
   }  # fmt: skip
   configs = [tiny(**common, **fields) for fields in EVERY_FIELD]
   assert lanes.groups(configs, 8) == [[0, 1]]
-  run.train(configs, folders(tmp_path / 'grid', 2))
+  run.train(run.build(configs), folders(tmp_path / 'grid', 2))
   met = [checkpoint(c, tmp_path / 'grid' / str(i), 'train_loss') is not None
          for i, c in enumerate(configs)]  # fmt: skip
   assert met == [True, False]
@@ -175,7 +175,7 @@ def test_lanes_of_a_convolutional_network_train_in_turns(tmp_path):
 @pytest.mark.parametrize('module', [digits_cnn, digits_vit])
 def test_a_lane_of_every_network_is_its_single_run(module, tmp_path):
   configs = [tiny(module, seed=seed) for seed in (0, 1)]
-  run.train(configs, folders(tmp_path / 'grid', 2))
+  run.train(run.build(configs), folders(tmp_path / 'grid', 2))
   single(configs[1], tmp_path / 'alone')
   same_run(configs[1], tmp_path / 'grid' / '1', tmp_path / 'alone', 1e-4)
 
@@ -315,5 +315,5 @@ def test_spread_gives_an_axis_to_what_is_not_shared(mapped, monkeypatch):
 def test_a_grid_is_refused_on_several_devices(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 2)
   with pytest.raises(errors.InputError, match='--lanes'):
-    run.train([tiny(), tiny(seed=1)], folders(tmp_path, 2))
+    run.train(run.build([tiny(), tiny(seed=1)]), folders(tmp_path, 2))
   assert not list(tmp_path.iterdir())

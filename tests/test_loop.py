@@ -14,7 +14,7 @@ from implicit_attr import data, train
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
 from implicit_attr.runtime import cadence
-from implicit_attr.train import experiment, loop, run_folder, spans
+from implicit_attr.train import advance, experiment, loop, run_folder, spans
 from implicit_attr.train.feed import Feed
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
@@ -37,7 +37,7 @@ def built():
 def advanced(built, lengths):
   """The state after spans of these lengths, and the sums of each update."""
   lanes = Lanes.of([built])
-  program, feed = loop.make_program(lanes), Feed(lanes, max(lengths))
+  program, feed = advance.make_program(lanes), Feed(lanes, max(lengths))
   state, step, sums = built.mesh.replicate(built.init()), 0, []
   for n in lengths:
     rates = np.resize(lanes.rates[step : step + n], max(lengths))
@@ -60,7 +60,7 @@ def test_spans_have_the_bits_of_single_steps_on_batches_of_the_host(
 ):
   built = build(module, train__resident_bytes=limit)
   assert Feed(Lanes.of([built]), 4).resident == (limit > 0)
-  step = jax.jit(loop.make_train_step(built))
+  step = jax.jit(advance.make_train_step(built))
   state, sums = built.mesh.replicate(built.init()), []
   for i in range(7):
     batch = built.mesh.join(built.train_set.batch_at(i))
@@ -91,11 +91,11 @@ def test_a_run_compiles_its_updates_once_whatever_the_length_of_a_span(built):
 def test_n_steps_and_then_m_are_n_and_m():
   step = lambda state, one: (0.5 * state + one['a'], {'x': state})
   each = {'a': jnp.arange(6.0)}
-  advance = jax.jit(train.make_advance(step))
-  whole, outputs = advance(1.0, each, 6)
-  first, _ = advance(1.0, each, 4)
+  move = jax.jit(train.make_advance(step))
+  whole, outputs = move(1.0, each, 6)
+  first, _ = move(1.0, each, 4)
   rest = jax.tree.map(lambda a: jnp.roll(a, -4), each)
-  second, tail = advance(first, rest, 2)
+  second, tail = move(first, rest, 2)
   assert second == whole
   np.testing.assert_array_equal(tail['x'][:2], outputs['x'][4:])
   np.testing.assert_array_equal(tail['x'][2:], 0)
@@ -209,7 +209,7 @@ def test_a_folder_that_was_ahead_counts_its_own_updates_only(built, tmp_path):
   runs[1].first = 4
   training = loop.Training.__new__(loop.Training)
   training._lanes, training._runs = lanes, runs
-  sums = lambda a: {name: np.array(a) for name in loop.REPORTED}
+  sums = lambda a: {name: np.array(a) for name in advance.REPORTED}
   pending = [(2, 2, sums([[0.0, 1, 9], [2, 3, 9]])), (4, 1, sums([[4], [5]]))]
   losses = lambda i: [one['loss'] for one in training._sums(pending, i)]
   assert (losses(0), losses(1)) == ([0.0, 1.0, 4.0], [5.0])

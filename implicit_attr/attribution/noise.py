@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from implicit_attr import errors
 from implicit_attr.attribution.gradients import gradient_of
-from implicit_attr.attribution.inputs import check, check_key
+from implicit_attr.attribution.inputs import check, check_key, known
 from implicit_attr.types import ApplyFn, Array, Params
 
 
@@ -31,6 +31,8 @@ def _moments(
   """Mean and variance (1 / samples) of the gradient over the noise."""
   x, y = check(apply_fn, params, x, y)
   errors.number('samples', samples, 1, integer=True)
+  if known(sigma):
+    errors.number('sigma', sigma, 0)
   grad = gradient_of(apply_fn, params, target)
 
   @jax.checkpoint

@@ -109,12 +109,12 @@ class Robustness:
     """
     chunk = next(self._chunks())[0]
     last = keys.stream(SEED, BASELINE), np.float32(0)
-    for name in self._maps:
-      explain = functools.partial(self._map, name)
-      jax.eval_shape(explain, params, chunk['image'], chunk['label'])
     for name, objective in self._attacks:
       attack = functools.partial(self._attacked, name, objective)
-      jax.eval_shape(attack, params, chunk['image'], *last)
+      try:
+        jax.eval_shape(attack, params, chunk['image'], *last)
+      except errors.InputError as e:
+        raise errors.InputError(f'evaluation.attributions: {name}: {e}') from e
 
   def prepare(self, params: Params) -> None:
     """Begins to compile maps, attacks and scores."""

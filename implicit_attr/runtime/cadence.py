@@ -1,4 +1,4 @@
-"""When is something due? Durations in words, turned into steps once.
+"""Cadences: durations in words, turned into steps once, and what is due when.
 
 '500 steps', '30 epochs' and '5%' (of the run) all become a number of updates.
 """
@@ -8,7 +8,9 @@ import re
 
 from implicit_attr import errors
 
-_FORM = re.compile(r'\s*(\d+(?:\.\d*)?)\s*(steps?|epochs?|%)\s*')
+_FORM = re.compile(r'\s*([0-9]+(?:\.[0-9]*)?)\s*(steps?|epochs?|%)\s*')
+MOST = 2**31 - 1
+"""Updates of a run: what the step of a state can count."""
 _ALLOWED = "'<number> steps', '<number> epochs' or '<number>%'"
 
 
@@ -32,6 +34,9 @@ def steps(
   errors.require(field, duration, match is not None, allowed)
   value, unit = float(match[1]), match[2]
   errors.require(field, duration, value > 0, 'more than zero')
+  errors.require(
+    field, duration, value * per_epoch <= MOST, f'at most {MOST} updates'
+  )
   if unit == '%':
     errors.require(
       field, duration, total is not None, "in 'steps' or 'epochs' here"

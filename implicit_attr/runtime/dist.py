@@ -10,6 +10,9 @@ equal.
 
 import dataclasses
 import functools
+import re
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +150,7 @@ def initialize(
   coordinator: str | None = None,
   processes: int | None = None,
   process: int | None = None,
+  patience: int = 60,
 ) -> None:
   """Joins this process to the others of its run; before any device is used.
 
@@ -154,12 +158,14 @@ def initialize(
     coordinator: 'host:port' of process 0, the same for all.
     processes: how many there are.
     process: which this is, 0 to processes - 1.
+    patience: seconds to wait for the others.
 
-  All three, or none: then JAX finds them out itself, on a TPU pod from its
-  metadata, under SLURM or Open MPI from the variables of the job.
+  The first three, or none: then JAX finds them out itself, on a TPU pod from
+  its metadata, under SLURM or Open MPI from the variables of the job.
 
   Raises:
-    InputError: only some were given, or none and nothing could be found.
+    InputError: only some were given, or none and nothing could be found, or
+      nobody answered in time.
   """
   given = {
     '--coordinator': coordinator, '--processes': processes,
@@ -170,14 +176,46 @@ def initialize(
     '--distributed', True, len(missing) in (0, 3),
     f'given with {", ".join(missing)} as well',
   )  # fmt: skip
+  if coordinator is not None:
+    errors.require(
+      '--coordinator', coordinator,
+      re.fullmatch(r'.+:[0-9]{1,5}', coordinator) is not None, 'host:port',
+    )  # fmt: skip
+    errors.number('--processes', processes, 1, integer=True)
+    errors.number('--process', process, 0, processes - 1, integer=True)
+    _reach(coordinator, process, patience)
   try:
-    jax.distributed.initialize(coordinator, processes, process)
+    jax.distributed.initialize(
+      coordinator, processes, process, initialization_timeout=patience
+    )
   except (ValueError, RuntimeError) as e:
     reason = (str(e).splitlines() or [''])[0]
     raise errors.InputError(
       '--distributed found no run to join: give --coordinator=host:port, '
       f'--processes and --process, or start it under SLURM ({reason})'
     ) from e
+
+
+def _reach(coordinator: str, process: int, patience: int) -> None:
+  """Waits until process 0 listens: JAX ends a process that waits in vain.
+
+  Raises:
+    InputError: it did not within `patience` seconds.
+  """
+  if process == 0:
+    return
+  host, _, port = coordinator.rpartition(':')
+  began = time.monotonic()
+  while True:
+    try:
+      socket.create_connection((host, int(port)), timeout=patience).close()
+      return
+    except OSError as e:
+      errors.require(
+        '--coordinator', coordinator, time.monotonic() - began < patience,
+        f'where process 0 listens within --patience={patience} seconds ({e})',
+      )  # fmt: skip
+      time.sleep(0.2)
 
 
 def mesh(mode: str = 'jit') -> Mesh:

@@ -1,4 +1,4 @@
-"""How do hundreds of runs get done, by several launchers, through any kill?
+"""Sweeps: hundreds of runs, by several launchers, through any kill.
 
 A sweep is a list of arms, and each arm is a run directory under one root. What
 is done is read from those directories and nowhere else, so a launcher has no
@@ -10,10 +10,11 @@ import dataclasses
 import logging
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from implicit_attr import errors
 from implicit_attr.runs import lock, records
@@ -28,7 +29,15 @@ Train = Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
 DONE = ('finished', 'diverged')
 """Statuses that are an answer. A divergence is one; 'failed' is not."""
 
-_NAME = re.compile(r'[\w.=+,-]+(/[\w.=+,-]+)*')
+_FIELDS = ('name', 'base', 'overrides')
+RESERVED = {
+  '.lock', 'checkpoints', 'config.json', 'evaluation', 'figures',
+  'metrics.jsonl', 'probes', 'report.html', 'spectrum', 'status.json',
+  'summary.csv', 'summary.json', 'tensorboard',
+}  # fmt: skip
+"""Names that a run or a sweep gives to its own files."""
+
+_NAME = re.compile(r'[a-zA-Z0-9_.=+,-]+(/[a-zA-Z0-9_.=+,-]+)*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,31 +57,64 @@ def arms(sweep: Any) -> list[Arm]:
       value} on top of it.
 
   Raises:
-    InputError: no arms, a name that is no plain path or is there twice, an
-      override of a key that the base has not, or of another type.
+    InputError: no arms, a name that is no plain path, is there twice, is that
+      of a file or lies inside another, an override of a key that the base has
+      not, or of another type.
   """
-  found: dict[str, Arm] = {}
   errors.require(
-    '--config', '…', 'arms' in sweep and len(sweep.arms) > 0,
-    'a file of configs/sweeps, with arms, for --mode=sweep',
+    '--config', '…', 'arms' in sweep, 'a sweep, with arms, for --mode=sweep'
+  )
+  given = sweep['arms']
+  errors.require(
+    'arms', given, isinstance(given, list | tuple) and len(given) > 0,
+    'a list of one arm or more, with arms {name, base, overrides}',
   )  # fmt: skip
-  for arm in sweep.arms:
-    name = arm['name']
-    plain = _NAME.fullmatch(name) and '..' not in name.split('/')
+  arms: dict[str, Arm] = {}
+  for arm in given:
+    ok = isinstance(arm, Mapping | ConfigDict) and set(arm) == set(_FIELDS)
+    errors.require('arm', arm, ok, f'a mapping of {", ".join(_FIELDS)}')
+    name, base, overrides = (arm[field] for field in _FIELDS)
+    _check_name(name, arms)
     errors.require(
-      'arm', name, plain, 'a path of letters, digits and any of . = + , - _'
-    )
-    errors.require('arm', name, name not in found, 'a name of only one arm')
-    config = arm['base'].copy_and_resolve_references().lock()
+      f'base of arm {name!r}', type(base).__name__,
+      isinstance(base, ConfigDict), 'a ConfigDict',
+    )  # fmt: skip
+    errors.require(
+      f'overrides of arm {name!r}', overrides,
+      isinstance(overrides, Mapping | ConfigDict),
+      "{'section.field': value}",
+    )  # fmt: skip
+    config = base.copy_and_resolve_references().lock()
     try:
-      config.update_from_flattened_dict(arm['overrides'])
-    except (KeyError, TypeError) as e:
-      reason = ' '.join(str(e.args[0]).split())
+      config.update_from_flattened_dict(dict(overrides))
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+      reason = ' '.join(str(e.args[0] if e.args else e).split())
       raise errors.InputError(
         f'arm {name!r} has a bad override: {reason}'
       ) from e
-    found[name] = Arm(name, config.to_dict())
-  return list(found.values())
+    arms[name] = Arm(name, config.to_dict())
+  return list(arms.values())
+
+
+def _check_name(name: Any, others: Iterable[str]) -> None:
+  """Raises InputError unless `name` can be a folder of its own."""
+  plain = isinstance(name, str) and _NAME.fullmatch(name)
+  parts = name.split('/') if plain else []
+  errors.require(
+    'arm', name,
+    plain and not {'.', '..'} & set(parts) and max(map(len, parts)) <= 255,
+    'a path of letters, digits and any of . = + , - _, 255 in a part',
+  )  # fmt: skip
+  errors.require(
+    'arm', name, not RESERVED & set(parts),
+    f'free of the names of files: {", ".join(sorted(RESERVED))}',
+  )  # fmt: skip
+  for other in others:
+    errors.require('arm', name, name != other, 'a name of only one arm')
+    inside = f'{name}/'.startswith(f'{other}/') or other.startswith(f'{name}/')
+    errors.require(
+      'arm', name, not inside, f'a folder outside that of arm {other!r}'
+    )
 
 
 def share(arms: Sequence[Arm], shard: str) -> list[Arm]:
@@ -81,7 +123,7 @@ def share(arms: Sequence[Arm], shard: str) -> list[Arm]:
   Raises:
     InputError: `shard` is not of that form.
   """
-  form = re.fullmatch(r'(\d+)/(\d+)', shard)
+  form = re.fullmatch(r'([0-9]+)/([0-9]+)', shard)
   ok = form and int(form[1]) < int(form[2])
   errors.require('--shard', shard, ok, "'i/n' with 0 <= i < n")
   return list(arms[int(form[1]) :: int(form[2])])
@@ -114,6 +156,10 @@ def run(
     InputError: `lanes` below 1.
   """
   errors.number('--lanes', lanes, 1, integer=True)
+  errors.require(
+    '--workdir', str(root), not (root / 'config.json').exists(),
+    'a folder of its own: this one is that of a run',
+  )  # fmt: skip
   failed: list[str] = []
   count = lambda: sum(_status(root, arm) in DONE for arm in arms)
   progress = Progress('arm', count(), len(arms), every=0)

@@ -54,8 +54,20 @@ def map_options(field: str, value: Any) -> Mapping[str, Mapping[str, Any]]:
     known = {p.name for p in known if p.kind == p.KEYWORD_ONLY}
     for option in mapping(inside, options):
       errors.choose(inside, option, known - {'key', 'target'})
+      if isinstance(options[option], int | float):
+        real(high=1_000_000)(f'{inside}.{option}', options[option])
     kept[name] = mapping(inside, options)
   return MappingProxyType(kept)
+
+
+def network(field: str, value: Any) -> Mapping[str, Any]:
+  """Options of a network, whose numbers float32 can hold."""
+  kept = mapping(field, value)
+  for name, given in kept.items():
+    for number in given if isinstance(given, tuple) else (given,):
+      if isinstance(number, float):
+        real()(f'{field}.{name}'.replace('.options', ''), number)
+  return kept
 
 
 def milestones(field: str, value: Any) -> Mapping[str, float]:
@@ -71,7 +83,7 @@ class Model:
   """`models.build`; `options` is the rest of the section."""
 
   name: Annotated[str, path]
-  options: Annotated[Mapping[str, Any], mapping]
+  options: Annotated[Mapping[str, Any], network]
 
 
 @dataclasses.dataclass(frozen=True)

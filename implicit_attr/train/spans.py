@@ -86,6 +86,7 @@ class Stop:
   def __init__(self, ours: bool):
     main = threading.current_thread() is threading.main_thread()
     self._names = (signal.SIGTERM, signal.SIGINT) if ours and main else ()
+    self._shared = main and not ours
     self._at_once, self._set = True, False
     self.first = 0
     """The step that a run goes on from."""
@@ -102,6 +103,8 @@ class Stop:
   ) -> None:
     for name, handler in self._before.items():
       signal.signal(name, handler)
+    if self._shared:  # JAX kept it until here, and nobody asks it now
+      signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
   def _on(self, *_) -> None:
     self._set = True

@@ -17,7 +17,7 @@ from PIL import Image
 
 from configs import digits_mlp
 from implicit_attr import report
-from implicit_attr.run import train
+from implicit_attr.run import build, train
 
 SMALL = False
 WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
@@ -26,7 +26,7 @@ WORKDIR = pathlib.Path('runs', 'quickstart_lr=0.05' + '_small' * SMALL)
 if not (WORKDIR / 'evaluation').is_dir():
   config = digits_mlp.get_config('smoke' if SMALL else None)
   config.evaluation.eps = 0.1
-  train([config.to_dict()], [WORKDIR])
+  train(build([config.to_dict()]), [WORKDIR])
   report.write(WORKDIR)
 
 # %% [markdown]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from configs import digits_mlp
 from implicit_attr import report
-from implicit_attr.run import train
+from implicit_attr.run import build, train
 
 SMALL = False
 LR = 0.05
@@ -38,7 +38,7 @@ print(config)
 # was cut off goes on where it was; a finished one is not trained again.
 
 # %%
-train([config.to_dict()], [workdir])
+train(build([config.to_dict()]), [workdir])
 print(report.write(workdir), 'is the whole report, one page to open or send')
 
 # %% [markdown]
