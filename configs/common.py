@@ -83,6 +83,7 @@ def base() -> ml_collections.ConfigDict:
       'steps': 30,
       'restarts': 2,
       'k': 0.1,  # share of the pixels in a top-k set
+      'similarities': (),  # further columns: 'ssim', 'lens_recall'
       'examples': 128,
       'batch_size': 64,
       'checkpoints': ('last', 'train_loss', 'test_accuracy'),
