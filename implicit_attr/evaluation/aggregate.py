@@ -78,6 +78,7 @@ def arrays(
     'images': examples['image'][shown],
     'labels': examples['label'][shown],
     'predictions': examples['prediction'][shown],
+    'class': examples['prediction'],
     f'map/{name}/clean': examples['map/clean'][shown],
     f'correct/{name}': right,
     f'shown/{name}': shown,
