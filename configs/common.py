@@ -88,6 +88,7 @@ def base() -> ml_collections.ConfigDict:
       'batch_size': 64,
       'checkpoints': ('last', 'train_loss', 'test_accuracy'),
       'curvature': 0,  # training examples for the Hessian spectrum; 0: none
+      'certificates': False,  # radii that are proved, where a theorem applies
     },
     'checkpoint': {'every': '20%', 'keep': 2},
   })  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from implicit_attr import models, train
 from implicit_attr.evaluation import certificates, robustness
 from implicit_attr.runtime import dist
+from implicit_attr.train.settings import Evaluation, record
 
 SETTINGS = {
   'attributions': ('gradient', 'gradient_x_input'), 'options': {},
@@ -31,7 +32,7 @@ def experiment(settings=(), channels=1, **model):
     params['first'] = variables['params']['first']
   y = np.asarray(jnp.argmax(module.apply({'params': params}, x)[0], -1))
   batch = {'image': x, 'label': y.astype(np.int32)}
-  evaluation = types.SimpleNamespace(**SETTINGS | dict(settings))
+  evaluation = record(Evaluation, '', SETTINGS | dict(settings))
   built = types.SimpleNamespace(
     module=module,
     settings=types.SimpleNamespace(evaluation=evaluation),
@@ -105,8 +106,8 @@ def test_no_attack_at_its_radius_breaks_the_gradient_of_an_mlp():
   radius = certificates.radius(built, state, *args)
   assert np.all(radius > 0) and radius.dtype == np.float64
   eps = float(np.median(radius))
-  built.settings.evaluation.eps = eps
-  built.settings.evaluation.attributions = ('gradient',)
+  change = {'eps': eps, 'attributions': ('gradient',)}
+  built.settings.evaluation = record(Evaluation, '', SETTINGS | change)
   _, arrays = attacked(built, state)
   kept = arrays['score/gradient/topk/topk'] == 1
   assert np.all(kept[radius > eps]) and np.any(radius > eps)

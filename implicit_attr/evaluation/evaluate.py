@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from implicit_attr import attribution, errors
-from implicit_attr.evaluation import robustness
+from implicit_attr.evaluation import certificates, robustness
 from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints
@@ -135,6 +135,8 @@ def _write(
   for name, state in states.items():
     step = int(state.step)
     scores, rows, arrays = results[step]
+    if experiment.settings.evaluation.certificates:
+      rows, arrays = certificates.beside(experiment, state, rows, arrays)
     clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
     clean['n'] = len(experiment.test_set)
     value = {

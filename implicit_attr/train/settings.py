@@ -176,6 +176,7 @@ class Evaluation:
   similarities: Annotated[
     tuple[str, ...], some_of(lambda: SIMILARITIES, 0)
   ] = ()
+  certificates: Annotated[bool, flag] = False
 
   def check(self, prefix: str = 'evaluation.') -> None:
     """Raises InputError for fields that do not go together."""
