@@ -89,6 +89,7 @@ def base() -> ml_collections.ConfigDict:
       'checkpoints': ('last', 'train_loss', 'test_accuracy'),
       'curvature': 0,  # training examples for the Hessian spectrum; 0: none
       'certificates': False,  # radii that are proved, where a theorem applies
+      'sanity': False,  # maps of random weights and labels; trains once more
     },
     'checkpoint': {'every': '20%', 'keep': 2},
   })  # fmt: skip

@@ -177,6 +177,7 @@ class Evaluation:
     tuple[str, ...], some_of(lambda: SIMILARITIES, 0)
   ] = ()
   certificates: Annotated[bool, flag] = False
+  sanity: Annotated[bool, flag] = False
 
   def check(self, prefix: str = 'evaluation.') -> None:
     """Raises InputError for fields that do not go together."""
