@@ -148,7 +148,7 @@ def trained(built: experiment.Experiment) -> tuple[State, float]:
       lanes.values, np.bool_(True), state, rates, feed(step, n), np.int32(n),
       feed.table,
     )  # fmt: skip
-    sums = jax.device_get(sums)
-    right = np.append(right, (sums['correct'] / sums['n'])[:n])
+    correct, count = (jax.device_get(sums[k])[:n] for k in ('correct', 'n'))
+    right = np.append(right, correct / count)
   last = right[-built.train_set.steps_per_epoch :]
   return state, float(last.mean())
