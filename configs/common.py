@@ -83,10 +83,13 @@ def base() -> ml_collections.ConfigDict:
       'steps': 30,
       'restarts': 2,
       'k': 0.1,  # share of the pixels in a top-k set
+      'similarities': (),  # further columns: 'ssim', 'lens_recall'
       'examples': 128,
       'batch_size': 64,
       'checkpoints': ('last', 'train_loss', 'test_accuracy'),
       'curvature': 0,  # training examples for the Hessian spectrum; 0: none
+      'certificates': False,  # radii that are proved, where a theorem applies
+      'sanity': False,  # maps of random weights and labels; trains once more
     },
     'checkpoint': {'every': '20%', 'keep': 2},
   })  # fmt: skip

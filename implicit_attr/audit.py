@@ -1,13 +1,14 @@
-"""How robust are the maps of my own network? One call, any framework.
+"""Audit of your own network's attribution maps: one call, any framework.
 
-  found = audit(apply_fn, params, images, labels, eps=8 / 255)
-  print(found)
-  found.draw('pictures')
+  result = audit(apply_fn, params, images, labels, eps=8 / 255)
+  print(result)
+  result.draw('pictures')
 
-`apply_fn` is a pure function, (params, x) -> (logits, out).
+`apply_fn` is a pure function, (params, x) -> logits or (logits, out).
 """
 
 import dataclasses
+import math
 import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -39,20 +40,22 @@ STALLED = (
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-  """What `audit` found; as text it is the table.
+  """What `audit` measured; as text it is the table.
 
   Attributes:
     rows: one for each map and perturbation, as in evaluation/*.json.
     arrays: scores of every image, and images and maps of a few, as in .npz.
     settings: what was asked for.
+    notes: what was done to the input before.
   """
 
   rows: list[dict[str, Any]]
   arrays: dict[str, np.ndarray]
   settings: dict[str, Any]
+  notes: tuple[str, ...] = ()
 
   def __str__(self) -> str:
-    return report.as_text(self._evaluation())
+    return '\n'.join([report.as_text(self._evaluation()), *self.notes])
 
   def draw(self, folder: str | pathlib.Path) -> list[pathlib.Path]:
     """Writes one PNG a method: images, their maps, the maps after attack."""
@@ -67,17 +70,18 @@ class Audit:
 
 
 def audit(
-  apply_fn: ApplyFn,
+  apply_fn: Callable[..., Any],
   params: Params,
   x: Array,
-  y: Array,
+  y: Array | Sequence[int],
   *,
   eps: float,
-  smooth_fn: Callable[..., tuple[Array, dict]] | None = None,
+  smooth_fn: Callable[..., Any] | None = None,
   mask: Array | None = None,
   attributions: Sequence[str] = ATTRIBUTIONS,
   options: Mapping[str, Mapping[str, Any]] = OPTIONS,
   objectives: Sequence[str] = ('topk',),
+  similarities: Sequence[str] = (),
   target: str = 'logit',
   norm: str = 'linf',
   k: float = 0.1,
@@ -90,23 +94,26 @@ def audit(
   Means over the images that are labelled rightly, with 95 % bootstrap
   intervals. A network with ReLU needs `smooth_fn`, or the attacks on its
   gradients have none to follow: such images are counted as stalled, and a
-  warning says so.
+  warning says so. A similarity that is not defined for an image (the map is 0
+  everywhere) is left out of its mean, and the table counts such images.
 
   Args:
-    apply_fn: (params, x) -> (logits [B, C], out); `out` may be {}.
+    apply_fn: (params, x) -> logits [B, C], or (logits, out).
     params: what `apply_fn` takes, any tree.
-    x: images [N, H, W, C], 0 to 1.
-    y: labels [N], int.
-    eps: size of the change, pixel units.
-    smooth_fn: (params, x, beta) -> (logits, out), the same network with
+    x: images [N, H, W, C], 0 to 1; or uint8, which is divided by 255.
+    y: labels [N], integers.
+    eps: size of the change, pixel units: 8 / 255, not 8.
+    smooth_fn: (params, x, beta) -> as `apply_fn`, the same network with
       softplus(β) for its ReLU.
     mask: bool [N, H, W], where the truth is known.
     attributions: names in `attribution.METHODS`.
     options: keyword arguments for some of them.
     objectives: names in `attacks.OBJECTIVES` that need no target.
+    similarities: further columns, 'ssim' or 'lens_recall'.
     target: a name in `attribution.TARGETS`.
     norm: 'linf' or 'l2'.
-    k: share of the pixels in a top-k set.
+    k: share of the pixels in a top-k set; the integer 1 is one pixel, 1.0 is
+      all of them.
     steps, restarts: of every attack.
     batch_size: images at a time.
 
@@ -116,16 +123,24 @@ def audit(
   """
   given = {
     'attributions': tuple(attributions), 'attacks': tuple(objectives),
+    'similarities': tuple(similarities),
     'options': {m: dict(o) for m, o in options.items()}, 'target': target,
     'eps': eps, 'norm': norm, 'k': k, 'steps': steps, 'restarts': restarts,
-    'batch_size': batch_size, 'examples': len(x), 'checkpoints': ('last',),
-    'curvature': 0,
+    'batch_size': batch_size,
   }  # fmt: skip
   settings = record(Evaluation, '', given)
   settings.check('')
-  x, y = np.asarray(x), np.asarray(y)
+  x, y, notes = np.asarray(x), np.asarray(y), ()
+  if x.dtype == np.uint8:
+    x, notes = x / np.float32(255), ('Images of uint8 were divided by 255.',)
   inputs.check(x, y, eps=eps, bounds=(0.0, 1.0))
-  logits, _ = apply_fn(params, jnp.asarray(x[:1]))
+  most = math.sqrt(x[0].size)
+  errors.require(
+    'eps', eps, eps <= most,
+    f'in pixel units, at most {most:g}, the diagonal of the box: 8/255, not 8',
+  )  # fmt: skip
+  network = _with_out(apply_fn)
+  logits, _ = network(params, jnp.asarray(x[:1]))
   errors.require(
     'y', int(y.max()), int(y.max()) < logits.shape[-1],
     f'labels < {logits.shape[-1]}',
@@ -135,12 +150,22 @@ def audit(
     batch['mask'] = np.asarray(mask)
   rows, arrays = [], {}
   attack = robustness.Robustness(
-    apply_fn, batch, settings, dist.mesh(), smooth_fn
+    network, batch, settings, dist.mesh(), smooth_fn and _with_out(smooth_fn)
   )
-  for found in attack(params):
-    rows += found[0]
-    arrays |= found[1]
+  for new_rows, new_arrays in attack(params):
+    rows += new_rows
+    arrays |= new_arrays
   stuck = sorted({r['attribution'] for r in rows if r['n_stalled']})
   if stuck:
     warnings.warn(STALLED.format(', '.join(stuck)), stacklevel=2)
-  return Audit(rows, arrays, given)
+  return Audit(rows, arrays, given, notes)
+
+
+def _with_out(fun: Callable[..., Any]) -> ApplyFn:
+  """`fun` as an apply_fn, with an empty `out` where it gives logits alone."""
+
+  def apply_fn(*args, **kwargs):
+    result = fun(*args, **kwargs)
+    return result if isinstance(result, tuple) else (result, {})
+
+  return apply_fn

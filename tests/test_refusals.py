@@ -55,7 +55,8 @@ def taken(path: tuple, kind: str) -> bool:
   return (name, kind) in {
     ('data.data_dir', 'None'), ('data.subset', 'None'),
     ('objective.weight', 'None'),
-    ('train.tensorboard', 'flag'),
+    ('train.tensorboard', 'flag'), ('evaluation.certificates', 'flag'),
+    ('evaluation.sanity', 'flag'),
     # Looked at where they are made: a path, and what a network is given.
     ('data.data_dir', 'empty'), ('data.data_dir', 'text'),
     # Pixels may lie anywhere; a large weight or bound is one's own affair.
@@ -141,8 +142,9 @@ def test_unknown_keys_and_missing_ones_are_refused(section):
   where.pop('exmaples')
   for name in list(where):
     value = where.pop(name)
-    # A network takes its own defaults.
-    if section != 'model' or name == 'name':
+    # A network takes its own defaults, and later options have one.
+    later = section == 'evaluation' and hasattr(settings.Evaluation, name)
+    if not later and (section != 'model' or name == 'name'):
       refused(lambda: build(config), name)
     where[name] = value
 
@@ -267,6 +269,7 @@ def parse():
 
   yield ask
   server.stdin.close()
+  server.stdout.close()
   server.wait()
 
 

@@ -1,7 +1,5 @@
 """Are tracked numbers those of a dense Hessian, at the cadence asked for?"""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,6 @@ from jax.flatten_util import ravel_pytree
 
 from configs import digits_mlp
 from implicit_attr import losses, models, probes, train
-from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.train import experiment
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
@@ -161,27 +158,3 @@ def test_cheap_and_dense_measure_the_same_lambda_and_keep_to_their_cadence(
   assert sorted(p.name for p in (tmp_path / 'probes').iterdir()) == [
     '00000000.npz', '00000007.npz',
   ]  # fmt: skip
-
-
-def test_the_spectrum_over_microbatches_is_that_of_the_dense_hessian():
-  config = tiny().config
-  config['evaluation']['curvature'] = 100
-  built = experiment.build(config)
-  state = built.init()
-  numbers, arrays = Spectrum(built)(state)
-  assert numbers['examples'] == 128  # rounded up to microbatches of 64
-  batch = built.probe_batch(128)
-  flat, unravel = ravel_pytree(state.params)
-  apply_fn = train.frozen(built.module, state.model_state)
-  mean = lambda t: jnp.mean(
-    built.loss(apply_fn(unravel(t), batch['image'])[0], batch['label'])
-  )
-  dense = np.array(jax.jit(jax.hessian(mean))(flat))
-  values = np.linalg.eigvalsh(dense)
-  np.testing.assert_allclose(numbers['top'], values[::-1][:5], rtol=2e-3)
-  np.testing.assert_allclose(numbers['bottom'][0], values[0], rtol=5e-2)
-  error = abs(numbers['trace'] - np.trace(dense))
-  assert error < 4 * numbers['trace_se']
-  mass = np.trapezoid(arrays['density'], arrays['grid'])
-  assert mass == pytest.approx(1, abs=0.05)
-  json.dumps(numbers)

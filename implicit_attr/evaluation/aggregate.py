@@ -1,8 +1,10 @@
-"""How do numbers of single examples become a line of the robustness table?"""
+"""Rows of the robustness table: means over examples, bootstrap intervals."""
 
 from typing import Any
 
 import numpy as np
+
+from implicit_attr.train.settings import Evaluation
 
 SHOWN = 6
 """Examples whose images and maps are kept for the report."""
@@ -12,46 +14,43 @@ BASELINE = 'random_sign'
 
 
 def row(
-  name: str, attack: str, found: dict[str, np.ndarray], settings: Any
+  name: str, attack: str, examples: dict[str, np.ndarray], settings: Evaluation
 ) -> dict[str, Any]:
   """One line of the table: means over correctly classified examples.
 
   An example for which the attack found nothing admissible counts with its
   clean map (a similarity of 1), not as missing: dropping it would make the
-  attack look stronger than it is.
+  attack look stronger than it is. One for which a similarity is not defined
+  (a map that is 0 or the same everywhere) is left out of the mean of that
+  similarity, whose own n says so, and 'n_undefined' counts such examples.
   """
-  right = found['prediction'] == found['label']
-  prefix = f'score/{attack}/'
-  shares = {
-    key: value[right]
-    for key, value in found.items()
-    if key.startswith('faithfulness/')
+  right = examples['prediction'] == examples['label']
+  part = lambda prefix: {
+    key.removeprefix(prefix): value[right]
+    for key, value in examples.items()
+    if key.startswith(prefix)
   }
+  scores, shares = part(f'score/{attack}/'), part('faithfulness/')
+  undefined = np.any([np.isnan(a) for a in scores.values()], axis=0)
   return {
     'attribution': name,
     'attack': attack,
     'eps': settings.eps,
     'n': int(right.sum()),
-    'n_kept': int(found[f'kept/{attack}'][right].sum()),
+    'n_kept': int(examples[f'kept/{attack}'][right].sum()),
     'n_stalled': int(
-      found.get(f'stalled/{attack}', right & False)[right].sum()
+      examples.get(f'stalled/{attack}', right & False)[right].sum()
     ),
-    'metrics': {
-      key.removeprefix(prefix): _interval(value[right])
-      for key, value in found.items()
-      if key.startswith(prefix)
-    },
-    'faithfulness': {
-      key.removeprefix('faithfulness/'): _interval(value)
-      for key, value in shares.items()
-    },
+    'n_undefined': int(undefined.sum()),
+    'metrics': {metric: interval(a) for metric, a in scores.items()},
+    'faithfulness': {metric: interval(a) for metric, a in shares.items()},
   }
 
 
-def _interval(values: np.ndarray) -> dict[str, float | int | None]:
+def interval(values: np.ndarray) -> dict[str, float | int | None]:
   """Mean with a 95 % percentile bootstrap interval over examples.
 
-  Undefined similarities (a constant map) are left out, and `n` says so.
+  What is not finite is left out, and `n` says so; all None where nothing is.
   """
   from scipy import stats  # half a second that training need not wait for
 
@@ -70,31 +69,32 @@ def _interval(values: np.ndarray) -> dict[str, float | int | None]:
 
 
 def arrays(
-  name: str, objective: str, found: dict[str, np.ndarray]
+  name: str, objective: str, examples: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What the npz keeps: every score, and images and maps of a few examples."""
-  right = found['prediction'] == found['label']
+  right = examples['prediction'] == examples['label']
   shown = np.argsort(~right, kind='stable')[:SHOWN]  # rightly labelled first
   kept = {
-    'images': found['image'][shown],
-    'labels': found['label'][shown],
-    'predictions': found['prediction'][shown],
-    f'map/{name}/clean': found['map/clean'][shown],
+    'images': examples['image'][shown],
+    'labels': examples['label'][shown],
+    'predictions': examples['prediction'][shown],
+    'class': examples['prediction'],
+    f'map/{name}/clean': examples['map/clean'][shown],
     f'correct/{name}': right,
     f'shown/{name}': shown,
   }
   if right.any():
-    curve = found[f'curve/{objective}'][right]
+    curve = examples[f'curve/{objective}'][right]
     kept[f'curve/{name}/{objective}'] = curve.mean(0)
-  if 'mask' in found:
-    kept['mask'] = found['mask'][shown]
+  if 'mask' in examples:
+    kept['mask'] = examples['mask'][shown]
   for attack in (objective, BASELINE):
-    kept[f'adv/{name}/{attack}'] = found[f'adv/{attack}'][shown]
-    kept[f'map/{name}/{attack}'] = found[f'map/{attack}'][shown]
-    kept[f'kept/{name}/{attack}'] = found[f'kept/{attack}']
+    kept[f'adv/{name}/{attack}'] = examples[f'adv/{attack}'][shown]
+    kept[f'map/{name}/{attack}'] = examples[f'map/{attack}'][shown]
+    kept[f'kept/{name}/{attack}'] = examples[f'kept/{attack}']
     kept |= {
       f'score/{name}/{key.removeprefix("score/")}': value
-      for key, value in found.items()
+      for key, value in examples.items()
       if key.startswith(f'score/{attack}/')
     }
   return kept

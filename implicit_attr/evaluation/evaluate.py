@@ -9,7 +9,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from implicit_attr import attribution, errors
-from implicit_attr.evaluation import robustness
+from implicit_attr.evaluation import certificates, robustness
+from implicit_attr.evaluation.sanity import Explain, Sanity
 from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints
@@ -128,19 +129,28 @@ def _write(
   states: Mapping[str, State],
   results: Mapping[int, tuple],
 ) -> None:
-  """The files of each checkpoint, its spectrum included where asked for."""
-  spectrum = None
-  if experiment.settings.evaluation.curvature:
+  """The files of each checkpoint, with what is measured by option only."""
+  settings = experiment.settings.evaluation
+  spectrum = sanity = None
+  if settings.curvature:
     spectrum, spectra = Spectrum(experiment), {}
+  if settings.sanity:
+    sanity = Sanity(experiment, _explain(experiment))
   for name, state in states.items():
     step = int(state.step)
     scores, rows, arrays = results[step]
+    if settings.certificates:
+      rows, arrays = certificates.beside(experiment, state, rows, arrays)
     clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
     clean['n'] = len(experiment.test_set)
     value = {
       'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
       'settings': experiment.config['evaluation'],
     }  # fmt: skip
+    if sanity:
+      whole = experiment.mesh.replicate(state)
+      value['sanity'], more = sanity(whole, arrays['class'])
+      arrays = arrays | more
     # The JSON says that there is an evaluation: it goes first and comes last.
     path = workdir / 'evaluation' / f'{name}.json'
     records.remove(path)
@@ -153,6 +163,14 @@ def _write(
       path = workdir / 'spectrum' / f'{name}.json'
       records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
       records.write_arrays(path.with_suffix('.npz'), arrays)
+
+
+def _explain(experiment: Experiment) -> Explain:
+  lanes = Lanes.of([experiment])
+  attack = make_robustness(lanes)
+  return lambda name, state, x, y: attack.explain(
+    name, (state.params, state.model_state, lanes.values), x, y
+  )
 
 
 def find_all(

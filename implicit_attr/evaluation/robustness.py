@@ -1,7 +1,8 @@
-"""How far do a network's maps move under attack, and under noise of that size?
+"""Attribution robustness: maps under attack, and under noise of that size.
 
-One compiled program per attribution and objective: clean map, attack, random
-signs, similarities, and the faithfulness of the clean map beside them.
+Attack and random signs as in `attacks` (Ghorbani et al., arXiv 1710.10547),
+similarities of the maps before and after, and the faithfulness of the clean
+map beside them; each a compiled program that serves any parameters.
 """
 
 import functools
@@ -12,13 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_attr import (
-  attacks,
-  attribution,
-  keys,
-  numerics,
-  similarity,
-)
+from implicit_attr import attacks, attribution, errors, keys, numerics
+from implicit_attr.evaluation import scores
 from implicit_attr.evaluation.aggregate import BASELINE, arrays, row
 from implicit_attr.runtime import dist
 from implicit_attr.runtime.programs import Program
@@ -34,7 +30,9 @@ class Robustness:
   """The attacks that `settings` name, as compiled programs, for any params.
 
   Compiling costs more than running on small networks, so what methods share
-  (noise, scores) is compiled once, and a map once per method.
+  (noise, similarities, faithfulness) is compiled once, and a map once per
+  method. Noise and prediction are made once a chunk of the batch, the clean
+  map, its faithfulness and what noise does to it once a map.
 
   Args:
     apply_fn: (params, x) -> (logits [B, C], out).
@@ -70,9 +68,11 @@ class Robustness:
     )
     drawn = (1, 2, 3)  # images, key and radius are the same for all params
     self._noise = bound(self._noisy, drawn)
-    self._maps = {m: bound(self._map, (), m) for m in settings.attributions}
+    self._maps = {m: bound(self.explain, (), m) for m in settings.attributions}
+    like = settings.k, tuple(settings.similarities)
     shapes = {m in attribution.ATTENTION_METHODS for m in self._maps}
-    self._score = {tokens: bound(self._scores, (1,)) for tokens in shapes}
+    self._alike = {t: bound(scores.similar, (0,), *like) for t in shapes}
+    self._faith = {t: bound(scores.faithful, (1,), apply_fn) for t in shapes}
     self._attacks = {
       (m, o): bound(self._attacked, drawn, m, o)
       for m in settings.attributions
@@ -83,91 +83,81 @@ class Robustness:
   def __call__(self, params: Params) -> Iterator[tuple[list[dict], dict]]:
     """Yields (rows, arrays) of each attribution and attack."""
     self.prepare(params)
-    for name, objective, found in self.measured(params):
-      yield self.table(name, objective, found)
+    for name, objective, examples in self.measured(params):
+      yield self.table(name, objective, examples)
 
-  def measured(self, params: Params) -> Iterator[tuple[str, str, dict]]:
-    """Yields (attribution, attack, everything found [*lead, n, ...])."""
-    for name, objective in self._attacks:
-      yield name, objective, self._run(name, objective, params)
+  def measured(
+    self, params: Params
+  ) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
+    """Yields (attribution, attack, all about the examples [*lead, n, ...]).
+
+    Map by map, and for each one attack after the other.
+    """
+
+    def fetched(fun: Callable[..., dict], *parts: list[dict]) -> list[dict]:
+      """fun(params, i, chunk, its parts) of each chunk, on the host."""
+      given = enumerate(zip(self._chunks(), *parts, strict=True))
+      return [
+        self._mesh.fetch(fun(params, i, self._mesh.split(chunk), *part))
+        for i, (chunk, *part) in given
+      ]
+
+    noise = fetched(self._of_noise)
+    for name in self._maps:
+      of_map = functools.partial(self._of_map, name)
+      clean = fetched(of_map, noise)
+      for objective in self._settings.attacks:
+        attack = functools.partial(self._of_attack, name, objective)
+        attacked = fetched(attack, noise, clean)
+        parts = zip(noise, clean, attacked, strict=True)
+        yield name, objective, self._joined([a | b | c for a, b, c in parts])
 
   def table(
-    self, name: str, objective: str, found: dict[str, np.ndarray]
+    self, name: str, objective: str, examples: dict[str, np.ndarray]
   ) -> tuple[list[dict], dict]:
-    """(rows, arrays) of what was found for one params."""
-    found = {**self._batch, **found}
+    """(rows, arrays) for one params: the attack, and after the last one of a
+    map the random signs that all of them stand beside."""
+    examples = {**self._batch, **examples}
+    last = objective == self._settings.attacks[-1]
     rows = [
-      row(name, attack, found, self._settings)
-      for attack in (objective, BASELINE)
+      row(name, attack, examples, self._settings)
+      for attack in (objective, *([BASELINE] if last else []))
     ]
-    return rows, arrays(name, objective, found)
+    return rows, arrays(name, objective, examples)
 
   def check(self, params: Params) -> None:
     """Raises InputError for what a map or an attack refuses of this network.
 
     Traces each for its shapes; nothing is compiled.
     """
-    chunk = next(self._chunks())[0]
+    chunk = next(self._chunks())
     last = keys.stream(SEED, BASELINE), np.float32(0)
     for name, objective in self._attacks:
       attack = functools.partial(self._attacked, name, objective)
       try:
         jax.eval_shape(attack, params, chunk['image'], *last)
       except errors.InputError as e:
-        raise errors.InputError(f'evaluation.attributions: {name}: {e}') from e
+        field = f'evaluation.attributions: {name}'
+        raise errors.InputError(f'{field}: {e}') from e
 
   def prepare(self, params: Params) -> None:
     """Begins to compile maps, attacks and scores."""
-    batch = self._mesh.split(next(self._chunks())[0])
-    image, label = batch['image'], batch['label']
-    each, labels = self._each(image), self._each(label)
+    batch = self._mesh.split(next(self._chunks()))
+    each, labels = self._each(batch['image']), self._each(batch['label'])
     last = keys.stream(SEED, BASELINE, 0), np.float32(0)
     for program in self._attacks.values():
-      program.prepare(params, image, *last)
+      program.prepare(params, batch['image'], *last)
     for program in self._maps.values():
       program.prepare(params, each, labels)
-    self._noise.prepare(params, image, *last)
-    for tokens, score in self._score.items():
-      # A map of tokens is not known before a network was asked for one.
-      if not tokens:
-        score.prepare(params, batch, labels, each, each)
+    self._noise.prepare(params, batch['image'], *last)
+    # A map of tokens is not known before a network was asked for one.
+    if False in self._alike:
+      self._alike[False].prepare(batch['image'], each, each)
+      self._faith[False].prepare(params, batch, labels, each)
 
-  def _run(
-    self, name: str, objective: str, params: Params
-  ) -> dict[str, np.ndarray]:
-    """Everything about all examples, chunk by chunk; the padding cut off."""
-    split, parts = self._mesh.split, []
-    for i, (chunk, _) in enumerate(self._chunks()):
-      batch, eps = split(chunk), np.float32(self._settings.eps)
-      stream = lambda what: keys.stream(SEED, what, i)
-      noise = self._noise(params, batch['image'], stream(BASELINE), eps)
-      attack = self._attacks[name, objective](
-        params, batch['image'], stream(f'{name}/{objective}'), eps
-      )
-      # What one program left in its own layout, the next takes split.
-      prediction = split(noise['prediction'])
-      map_of = lambda x: split(self._maps[name](params, split(x), prediction))
-      clean = map_of(self._each(batch['image']))
-      part = {
-        'prediction': prediction, 'map/clean': clean,
-        f'curve/{objective}': split(jnp.swapaxes(attack['curve'], -1, -2)),
-        f'stalled/{objective}': attack['stalled'],
-      }  # fmt: skip
-      for kind, result in ((objective, attack), (BASELINE, noise)):
-        part[f'adv/{kind}'] = result['x_adv']
-        part[f'kept/{kind}'] = result['kept']
-        part[f'map/{kind}'] = changed = map_of(result['x_adv'])
-        score = self._score[name in attribution.ATTENTION_METHODS]
-        scores = score(params, batch, prediction, clean, changed)
-        for metric, value in scores.items():
-          shared = metric.startswith('faithfulness/')
-          part[metric if shared else f'score/{kind}/{metric}'] = value
-      parts.append(self._mesh.fetch(part))
-    axis, kept = len(self._lead), np.arange(len(self._batch['label']))
-    return {
-      key: np.concatenate([p[key] for p in parts], axis).take(kept, axis)
-      for key in parts[0]
-    }
+  def _chunks(self) -> Iterator[dict]:
+    for chunk, _ in chunks(self._batch, self._size, self._mesh.size):
+      yield chunk
 
   def _each(self, a: Array) -> Array:
     """The same for all params."""
@@ -175,8 +165,78 @@ class Robustness:
       return a
     return self._mesh.split(jnp.broadcast_to(a, (*self._lead, *a.shape)))
 
-  def _chunks(self) -> Iterator[tuple[dict, np.ndarray]]:
-    return chunks(self._batch, self._size, self._mesh.size)
+  def _joined(self, parts: list[dict]) -> dict[str, np.ndarray]:
+    """Chunks end to end; the padding cut off."""
+    axis, kept = len(self._lead), np.arange(len(self._batch['label']))
+    return {
+      key: np.concatenate([p[key] for p in parts], axis).take(kept, axis)
+      for key in parts[0]
+    }
+
+  def _drawn(self, what: str, i: int) -> tuple[Array, np.float32]:
+    """The key of chunk `i`, and the radius."""
+    return keys.stream(SEED, what, i), np.float32(self._settings.eps)
+
+  def _of_noise(self, params, i, batch) -> dict[str, Array]:
+    """Of chunk `i`: what is predicted, and random signs."""
+    noise = self._noise(params, batch['image'], *self._drawn(BASELINE, i))
+    return {
+      'prediction': noise['prediction'],
+      f'adv/{BASELINE}': noise['x_adv'],
+      f'kept/{BASELINE}': noise['kept'],
+    }
+
+  def _of_map(self, name, params, i, batch, noise) -> dict[str, Array]:
+    """Of chunk `i`: the clean map, its faithfulness, and the noisy map."""
+    prediction = self._mesh.split(noise['prediction'])
+    clean = self._map(name, params, self._each(batch['image']), prediction)
+    faith = self._faith[name in attribution.ATTENTION_METHODS]
+    shares = faith(params, batch, prediction, clean)
+    return {
+      'map/clean': clean,
+      **{f'faithfulness/{metric}': a for metric, a in shares.items()},
+      **self._changed(name, BASELINE, params, batch, noise, clean),
+    }
+
+  def _of_attack(
+    self, name, objective, params, i, batch, noise, clean
+  ) -> dict[str, Array]:
+    """Of chunk `i`: the attack, and the map after it."""
+    drawn = self._drawn(f'{name}/{objective}', i)
+    attack = self._attacks[name, objective](params, batch['image'], *drawn)
+    adv = {f'adv/{objective}': attack['x_adv']}
+    clean = self._mesh.split(clean['map/clean'])
+    return {
+      f'curve/{objective}': self._mesh.split(
+        jnp.swapaxes(attack['curve'], -1, -2)
+      ),
+      f'stalled/{objective}': attack['stalled'],
+      f'kept/{objective}': attack['kept'],
+      **adv,
+      **self._changed(name, objective, params, batch, noise | adv, clean),
+    }
+
+  def _changed(self, name, kind, params, batch, examples, clean) -> dict:
+    """The map of what an attack or noise left, and how like `clean` it is."""
+    prediction = self._mesh.split(examples['prediction'])
+    changed = self._map(name, params, examples[f'adv/{kind}'], prediction)
+    alike = self._alike[name in attribution.ATTENTION_METHODS]
+    values = alike(batch['image'], clean, changed)
+    return {
+      f'map/{kind}': changed,
+      **{f'score/{kind}/{metric}': a for metric, a in values.items()},
+    }
+
+  def _map(self, name, params, x, prediction) -> Array:
+    # What one program left in its own layout, the next takes split.
+    split = self._mesh.split
+    return split(self._maps[name](params, split(x), prediction))
+
+  def explain(self, name: str, params: Params, x: Array, y: Array) -> Array:
+    """The map `name` of x for the classes y, as it is attacked."""
+    with numerics.exact():
+      a = self._explain(name, self._apply_fn, params)(x, y)
+    return a.astype(x.dtype)
 
   def _explain(self, name: str, apply_fn: ApplyFn, params: Params) -> Explain:
     """The map as a function of x and y, with its noise fixed."""
@@ -187,13 +247,8 @@ class Robustness:
       **self._options.get(name, {}),
     )  # fmt: skip
 
-  def _map(self, name, params, x, y) -> Array:
-    with numerics.exact():
-      return self._explain(name, self._apply_fn, params)(x, y)
-
   def _ball(self, eps: Array) -> dict[str, Any]:
-    settings = self._settings
-    return {'eps': eps, 'norm': settings.norm, 'k': settings.k}
+    return {'eps': eps, 'norm': self._settings.norm, 'k': self._settings.k}
 
   def _attacked(self, name, objective, params, x, key, eps) -> dict[str, Array]:
     """The attack on the map of the predicted class."""
@@ -216,37 +271,10 @@ class Robustness:
     """Random signs, the same for every map; and what is predicted for x."""
     predict = lambda x: self._apply_fn(params, x)[0]
     with numerics.exact():
-      y = jnp.argmax(predict(x), axis=-1)
+      # int32 as labels are, whatever jax_enable_x64 is.
+      y = jnp.argmax(predict(x), axis=-1).astype(jnp.int32)
       # Any map will do for an image that is drawn without looking at one.
-      found = attacks.random_sign(
+      signs = attacks.random_sign(
         key, lambda x, y: x, predict, x, y, **self._ball(eps)
       )
-    return {'prediction': y, **found._asdict()}
-
-  def _scores(
-    self, params, batch, prediction, clean, changed
-  ) -> dict[str, Array]:
-    """Similarity of two maps [B], and the faithfulness of the first."""
-    k, x = self._settings.k, batch['image']
-    with numerics.exact():
-      # Ranks are of the channel-summed absolute map, cosines of the signed.
-      ranked = similarity.magnitude(clean), similarity.magnitude(changed)
-      pixels = clean
-      if clean.ndim == 2:  # ranked as it is compared: by its absolute value
-        pixels = attribution.token_pixels(ranked[0], x)
-      found = {
-        'topk': similarity.topk_intersection(*ranked, k),
-        'kendall': similarity.kendall_tau(*ranked),
-        'spearman': similarity.spearman(*ranked),
-        'cosine': similarity.cosine(clean, changed),
-        'pearson': similarity.pearson(clean, changed),
-        'faithfulness/deletion_auc': attribution.deletion_auc(
-          self._apply_fn, params, x, prediction, pixels
-        ),
-        'faithfulness/entropy': attribution.entropy(clean),
-      }
-      if 'mask' in batch:
-        found['faithfulness/mask_mass'] = attribution.mask_mass(
-          pixels, batch['mask']
-        )
-    return found
+    return {'prediction': y, **signs._asdict()}

@@ -1,7 +1,8 @@
-"""Spectrum of the loss Hessian of a finished network, over many examples.
+"""Hessian spectrum of a finished network, and its Gauss–Newton split H = G + R.
 
-The offline measurement: a few eigenvalues at both ends, the trace, the norm
-and the density, over many examples in the memory of one microbatch.
+A few eigenvalues at both ends and the trace of the whole and of both parts;
+of the whole also the norm and the density, by stochastic Lanczos quadrature.
+Over many examples in the memory of one microbatch.
 """
 
 from typing import Any
@@ -14,77 +15,95 @@ from implicit_attr import curvature, keys, numerics
 from implicit_attr.runtime.programs import Program
 from implicit_attr.train import State, frozen
 from implicit_attr.train.experiment import Experiment
-from implicit_attr.types import Array, Batch, Tree
+from implicit_attr.types import Array, Batch, Mvp
 
 MICROBATCH = 64
 TOP, ORDER, DRAWS = 5, 60, 8
 
 
 class Spectrum:
-  """The measurement as one program, for the states of one experiment.
+  """The spectrum of the loss in the parameters, compiled once for all states.
 
   Of the mean loss over `evaluation.curvature` training images (rounded up to
   microbatches of 64, at most the set), in evaluation mode.
   """
 
   def __init__(self, experiment: Experiment):
-    train_set = experiment.train_set
-    size = min(MICROBATCH, len(train_set))
-    wanted = experiment.settings.evaluation.curvature
-    self._count = min(-(-wanted // size), len(train_set) // size)
-    self._examples = self._count * size
-    batch = experiment.probe_batch(self._examples)
+    examples = experiment.settings.evaluation.curvature
+    size = min(MICROBATCH, len(experiment.train_set))
+    count = min(-(-examples // size), len(experiment.train_set) // size)
+    batch = experiment.probe_batch(count * size)
+    self._experiment, self._examples = experiment, count * size
     batches = {
-      name: batch[name].reshape(self._count, size, *batch[name].shape[1:])
+      name: batch[name].reshape(count, size, *batch[name].shape[1:])
       for name in ('image', 'label')
     }
     seed = experiment.settings.seed
     streams = [keys.stream(seed, 'spectrum', i) for i in range(3)]
     self._rest = experiment.mesh.replicate((batches, streams))
-    self._experiment = experiment
-    self._program = Program(self._measure)
+    self._measure = Program(self._measured)
 
   def __call__(
     self, state: State
   ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(numbers for the JSON, arrays for the npz) of the loss Hessian in θ.
+    """(numbers for the JSON, arrays for the npz).
 
     Returns:
       'top' and 'bottom' eigenvalues with residual bounds (an eigenvalue lies
-      that close to each), 'trace' and 'frobenius' with standard errors; arrays
-      'grid', 'density' and 'density_se' of stochastic Lanczos quadrature, in
-      eigenvalues per parameter.
+      that close to each), 'trace' and 'frobenius' with standard errors, and
+      'examples'. The same of G under 'gauss_newton', of R = H - G under
+      'residual', without the norm; G of a convex loss has nothing below 0 and
+      no 'bottom'. All three traces are of the same draws, so that they add
+      up. Arrays 'grid', 'density' and 'density_se', in eigenvalues per
+      parameter.
     """
-    numbers, arrays = jax.device_get(self._program(state, *self._rest))
-    numbers = {name: np.asarray(v).tolist() for name, v in numbers.items()}
+    numbers, arrays = jax.device_get(self._measure(state, *self._rest))
+    numbers = jax.tree.map(lambda a: np.asarray(a).tolist(), numbers)
     return {**numbers, 'examples': self._examples}, arrays
 
-  def _measure(self, state: State, batches: Batch, keys: list[Array]) -> Tree:
-    experiment, params = self._experiment, state.params
-    apply_fn = frozen(experiment.module, state.model_state)
+  def _measured(
+    self, state: State, batches: Batch, keys: list[Array]
+  ) -> tuple[dict, dict]:
+    params = state.params
+    apply_fn = frozen(self._experiment.module, state.model_state)
+    count, loss = len(batches['label']), self._experiment.loss
+    model = lambda batch: lambda params: apply_fn(params, batch['image'])[0]
+    mean = lambda batch: (
+      lambda logits: jnp.mean(loss(logits, batch['label'])) / count
+    )
+    total = curvature.microbatched(lambda p, b: mean(b)(model(b)(p)))
 
-    def batch_mean(params, batch):
-      logits, _ = apply_fn(params, batch['image'])
-      return jnp.mean(experiment.loss(logits, batch['label'])) / self._count
+    def part(make_mvp):
+      make = lambda batch: make_mvp(model(batch), mean(batch), params)
+      return curvature.summed(make, batches)
 
     with numerics.exact():
-      total = curvature.microbatched(batch_mean)
       mvp = curvature.linearize_hvp(lambda p: total(p, batches), params)
       start = curvature.rademacher(keys[0], params)
-      dimension = sum(p.size for p in jax.tree.leaves(params))
-      order = min(ORDER, dimension)
-      top = curvature.eigenpairs(mvp, start, k=TOP, which='top', order=order)
-      low = curvature.eigenpairs(mvp, start, k=1, which='bottom', order=order)
-      moments = curvature.moments(mvp, params, keys[1], draws=4 * DRAWS)
+      order = min(ORDER, sum(p.size for p in jax.tree.leaves(params)))
+
+      def ends(mvp: Mvp, *sides: tuple[str, int]) -> dict[str, Array]:
+        """Outermost eigenvalues, and the moments of `mvp`."""
+        moments = curvature.moments(mvp, params, keys[1], draws=4 * DRAWS)
+        numbers = moments._asdict()
+        for which, k in sides:
+          pairs = curvature.eigenpairs(
+            mvp, start, k=k, which=which, order=order
+          )
+          numbers[which] = pairs.values
+          numbers[f'{which}_residuals'] = pairs.residuals
+        return numbers
+
+      numbers = ends(mvp, ('top', TOP), ('bottom', 1))
+      for name, make_mvp, sides in (
+        ('gauss_newton', curvature.gauss_newton, [('top', TOP)]),
+        ('residual', curvature.residual_part, [('top', TOP), ('bottom', 1)]),
+      ):
+        numbers[name] = ends(part(make_mvp), *sides)
+        del numbers[name]['frobenius'], numbers[name]['frobenius_se']
       rule = curvature.spectral_quadrature(
         mvp, params, keys[2], order=order, draws=DRAWS
       )
       grid, width = curvature.default_grid(rule, 512)
       density, error = curvature.smoothed(rule, grid, width)
-    numbers = {
-      'top': top.values, 'top_residuals': top.residuals,
-      'bottom': low.values, 'bottom_residuals': low.residuals,
-      'trace': moments.trace, 'trace_se': moments.trace_se,
-      'frobenius': moments.frobenius, 'frobenius_se': moments.frobenius_se,
-    }  # fmt: skip
     return numbers, {'grid': grid, 'density': density, 'density_se': error}

@@ -10,6 +10,7 @@ from implicit_attr.report import (
   curves,
   maps,
   robustness,
+  sanity,
   spectrum,
   summary,
   tables,
@@ -68,6 +69,7 @@ def _values(run: Run, folder: pathlib.Path) -> dict[str, Any]:
     points=robustness.draw_points(run.evaluations, folder),
     strength=robustness.draw_strength(shown, folder),
     maps=maps.draw(shown, folder),
+    sanity=sanity.draw(shown, folder),
     events=[
       (f'{event["step"]:.0f}', event['event'], str(event.get('message', '')))
       for event in run.events

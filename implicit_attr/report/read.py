@@ -28,6 +28,7 @@ class Evaluation:
   settings: dict[str, Any]
   rows: list[dict[str, Any]]
   examples: dict[str, np.ndarray]
+  sanity: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,8 @@ def load(workdir: str | pathlib.Path, *, arrays: bool = True) -> Run:
         step=found.get('step'),
         clean=_dict(found.get('clean')),
         settings=_dict(found.get('settings')),
-        rows=[row for row in found.get('rows') or [] if isinstance(row, dict)],
+        rows=_dicts(found.get('rows')),
+        sanity=_dicts(found.get('sanity')),
         examples=of_file(f'evaluation/{name}.npz'),
       )
   spectra = {
@@ -151,6 +153,10 @@ def number(value: Any) -> float:
   """As a float; NaN for what is no number."""
   fits = isinstance(value, int | float) and not isinstance(value, bool)
   return float(value) if fits else float('nan')
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+  return [row for row in value or [] if isinstance(row, dict)]
 
 
 def _dict(value: Any) -> dict[str, Any]:

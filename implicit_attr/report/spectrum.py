@@ -28,8 +28,9 @@ def draw(run: Run, folder: pathlib.Path) -> Exhibit | None:
     f'How many eigenvalues lie where, over {over}, by stochastic Lanczos '
     'quadrature. Shaded: one standard error over random starts. Each line '
     'is smoothed by a Gaussian of 1 % of the range, which is the width of '
-    'single peaks. Ticks: the largest eigenvalues and the smallest one, from '
-    'Lanczos.',
+    'single peaks. Red ticks: the largest eigenvalues and the smallest one, '
+    'from Lanczos; green, where measured, the largest of the Gauss–Newton part '
+    'G, which is what the loss bends, without what the network does.',
     tuple(
       image
       for name, spectrum in run.spectra.items()
@@ -58,15 +59,21 @@ def _panel(name: str, spectrum: Spectrum, folder: pathlib.Path) -> Image | None:
   )  # fmt: skip
   axes.plot(grid, np.maximum(density, floor), color=canvas.BLUE, lw=1.0)
   ends = [*numbers.get('top', ()), *numbers.get('bottom', ())]
-  axes.plot(
-    ends, np.full(len(ends), floor), '|', color=canvas.VERMILLION, ms=9,
-    clip_on=False,
-  )  # fmt: skip
+  part = numbers.get('gauss_newton') or {}
+  for values, colour, height in (
+    (ends, canvas.VERMILLION, 1), (part.get('top', ()), canvas.GREEN, 3)
+  ):  # fmt: skip
+    axes.plot(
+      values, np.full(len(values), height * floor), '|', color=colour, ms=9,
+      clip_on=False,
+    )  # fmt: skip
   axes.set_yscale('log')
   axes.set_ylim(floor, 3 * float(np.max(high)))
   trace = numbers.get('trace')
   if trace is not None:
     text = f'trace {tables.short(trace)} ± {tables.short(numbers["trace_se"])}'
+    if part:
+      text += f', of G {tables.short(part["trace"])}'
     axes.set_title(text, loc='right', fontsize=8.5)
   return canvas.save(
     axes.figure, folder, f'spectrum_{name}',

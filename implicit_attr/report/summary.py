@@ -1,4 +1,4 @@
-"""What was trained on what, how did it end, and what came out?"""
+"""Summary of a run: what was trained on what, how it ended, what came out."""
 
 import dataclasses
 from typing import Any
@@ -168,7 +168,7 @@ def _robustness(evaluation: Evaluation | None) -> list[Tile]:
     Tile(
       f'Top-k of the {name} map kept under attack, '
       f'ε\u00a0=\u00a0{tables.short(attacked.get("eps"))}',
-      tables.number(topk.get('mean')),
+      tables.similarity(attacked, 'topk')[0],
       note,
     )
   ]

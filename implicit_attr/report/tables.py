@@ -1,4 +1,4 @@
-"""Which numbers stand in the tables, and how are they written?
+"""Tables of a report: which numbers stand in them and how they are written.
 
 A robustness number never stands alone: its interval, n, n kept, the same
 number under random signs, clean accuracy and faithfulness are beside it.
@@ -6,6 +6,7 @@ number under random signs, clean accuracy and faithfulness are beside it.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from implicit_attr.report.read import Evaluation
@@ -26,6 +27,8 @@ METRICS = {
   'spearman': 'Spearman ρ',
   'cosine': 'Cosine',
   'pearson': 'Centred cosine',
+  'ssim': 'SSIM',
+  'lens_recall': 'LENS recall',
 }
 _FAITHFUL = {
   'deletion_auc': 'Deletion AUC ↓',
@@ -33,6 +36,12 @@ _FAITHFUL = {
   'mask_mass': 'Mass in mask ↑',
   'entropy': 'Entropy of map',
 }
+_CERTIFIED = {
+  'radius': 'Certified radius',
+  'certified': 'Certified at ε',
+  'unbroken': 'Top-k set unbroken',
+}
+"""The true share of unbroken sets is between the last two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +97,16 @@ def short(value: Any, digits: int = 3) -> str:
   return text.replace('-', '−')
 
 
-def estimate(value: Any) -> tuple[str, ...]:
+def estimate(
+  value: Any, write: Callable[[Any], str] = number
+) -> tuple[str, ...]:
   """('0.512', '[0.480, 0.544]') of a mean with its interval."""
   if not isinstance(value, dict):
-    return (number(value),)
-  mean = number(value.get('mean'))
+    return (write(value),)
+  mean = write(value.get('mean'))
   if value.get('low') is None or value.get('high') is None:
     return (mean,)
-  return (mean, f'[{number(value["low"])}, {number(value["high"])}]')
+  return (mean, f'[{write(value["low"])}, {write(value["high"])}]')
 
 
 def percent(value: Any) -> str:
@@ -123,11 +134,36 @@ def beside(row: dict[str, Any]) -> dict[str, Any]:
 
 def measured(rows: list[dict[str, Any]]) -> list[str]:
   """The similarities that rows have: those the page knows first."""
-  found = dict.fromkeys(
+  names = dict.fromkeys(
     name for row in rows for name in row.get('metrics') or {}
   )
-  known = [name for name in METRICS if name in found]
-  return known + [name for name in found if name not in METRICS]
+  known = [name for name in METRICS if name in names]
+  return known + [name for name in names if name not in METRICS]
+
+
+def similarity(row: dict[str, Any], metric: str) -> tuple[str, ...]:
+  """`estimate` of a similarity; 'undefined' where no image has one."""
+  value = (row.get('metrics') or {}).get(metric)
+  none = isinstance(value, dict) and value.get('n') == 0 and row.get('n')
+  return ('undefined',) if none else estimate(value)
+
+
+def certificate(row: dict[str, Any]) -> list[tuple[str, ...]]:
+  """The cells of `_CERTIFIED`; a reason where nothing is proved of the map."""
+  values = row.get('certificate') or {}
+  radius, *shares = (values.get(name) for name in _CERTIFIED)
+  first = estimate(radius, short)
+  if 'absent' in values:
+    first = 'n/a', values['absent']
+  return [first, *map(estimate, shares)]
+
+
+def top_set(k: Any) -> str:
+  """'1 pixel', '10 %', 'all pixels': an integer counts, a fraction shares."""
+  if isinstance(k, int):
+    return f'{k} pixel{"s" if k > 1 else ""}'
+  fits = isinstance(k, float) and k < 1
+  return f'{100 * k:g} %' if fits else 'all pixels' if k == 1 else ''
 
 
 def sizes(evaluation: Evaluation) -> list[Any]:
@@ -141,24 +177,28 @@ def robustness(evaluation: Evaluation) -> Table:
   metrics = measured(rows)
   extras = list(dict.fromkeys(name for row in rows for name in beside(row)))
   several = len(sizes(evaluation)) > 1
+  counts = [n for n in ('stalled', 'undefined')
+            if any(row.get(f'n_{n}') for row in rows)]  # fmt: skip
+  proved = any('certificate' in row for row in rows)
+  names = dict(METRICS)
+  if size := top_set(evaluation.settings.get('k')):
+    names['topk'] += f' ({size})'
   head = ['Map', 'Perturbation', *(['ε'] if several else [])]
-  head += [METRICS.get(name, plain(name)) for name in metrics]
-  stalled = any(row.get('n_stalled') for row in rows)
-  head += ['n', 'kept', *(['stalled'] if stalled else [])]
+  head += [names.get(name, plain(name)) for name in metrics]
+  head += ['n', 'kept', *counts, *(_CERTIFIED.values() if proved else ())]
   head += [_FAITHFUL.get(name, plain(name)) for name in extras]
   body, before = [], None
   for row in rows:
-    name = row.get('attribution', '–')
-    found = row.get('metrics') or {}
-    other = beside(row)
+    name, other = row.get('attribution', '–'), beside(row)
     cells = [
       (plain(name) if name != before else '',),
       (attack_name(row.get('attack', '–')),),
       *([(short(row.get('eps')),)] if several else []),
-      *(estimate(found.get(metric)) for metric in metrics),
+      *(similarity(row, metric) for metric in metrics),
       (str(row.get('n', '–')),),
       (str(row.get('n_kept', '–')),),
-      *([(str(row.get('n_stalled', '–')),)] if stalled else []),
+      *((str(row.get(f'n_{count}', '–')),) for count in counts),
+      *(certificate(row) if proved else ()),
       *(estimate(other.get(extra)) for extra in extras),
     ]
     body.append((cells, row.get('attack') == BASELINE))
@@ -196,8 +236,7 @@ def rules(evaluations: dict[str, Evaluation]) -> Table:
     for row in ordered(evaluation.rows):
       if row.get('attack') != BASELINE:
         key = (row.get('attribution'), row.get('attack'), row.get('eps'))
-        found = estimate((row.get('metrics') or {}).get('topk'))
-        attacked.setdefault(key, {})[name] = found
+        attacked.setdefault(key, {})[name] = similarity(row, 'topk')
   several = len({key[1:] for key in attacked}) > 1
   head = ['Compared at', 'Updates', 'Test accuracy', 'Test loss']
   for method, attack, eps in attacked:
@@ -212,7 +251,7 @@ def rules(evaluations: dict[str, Evaluation]) -> Table:
       (str(evaluation.step) if evaluation else 'not evaluated',),
       (percent(clean.get('accuracy')),),
       (short(clean.get('loss')),),
-      *(found.get(name, ('–',)) for found in attacked.values()),
+      *(cells.get(name, ('–',)) for cells in attacked.values()),
     ]
     body.append((cells, evaluation is None))
   return Table(head, body)

@@ -81,7 +81,13 @@ def arms(sweep: Any) -> list[Arm]:
     )  # fmt: skip
     errors.require(
       f'overrides of arm {name!r}', overrides,
-      isinstance(overrides, Mapping | ConfigDict),
+      isinstance(overrides, Mapping | ConfigDict)
+      and all(isinstance(field, str) for field in overrides)
+      # Options of an objective are a mapping; a section is not replaced.
+      and not any(
+        isinstance(value, Mapping | ConfigDict) and '.' not in field
+        for field, value in overrides.items()
+      ),
       "{'section.field': value}",
     )  # fmt: skip
     config = base.copy_and_resolve_references().lock()

@@ -34,6 +34,10 @@ CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
 loss and a test accuracy: three orders that may differ, which is a result."""
 
 
+SIMILARITIES = ('ssim', 'lens_recall')
+"""Columns by option, beside the five that every evaluation has."""
+
+
 def maps() -> dict[str, Callable]:
   """Maps of pixels, and maps of tokens for networks with attention."""
   return attribution.METHODS | attribution.ATTENTION_METHODS
@@ -68,6 +72,12 @@ def network(field: str, value: Any) -> Mapping[str, Any]:
       if isinstance(number, float):
         real()(f'{field}.{name}'.replace('.options', ''), number)
   return kept
+
+
+def top_set(field: str, value: Any) -> float | int:
+  """A share of the pixels; the integer 1 is one pixel, and 1.0 all of them."""
+  share = real(0, 1, open_low=True)(field, value)
+  return 1 if isinstance(value, int) else share
 
 
 def milestones(field: str, value: Any) -> Mapping[str, float]:
@@ -168,13 +178,18 @@ class Evaluation:
   norm: Annotated[str, one_of(lambda: ('linf', 'l2'))]
   steps: Annotated[int, count(1, 1_000_000)]
   restarts: Annotated[int, count(1, 10_000)]
-  k: Annotated[float, real(0, 1, open_low=True)]
+  k: Annotated[float, top_set]
   batch_size: Annotated[int, count(1)]
   examples: Annotated[int, count(1)] = 1
   checkpoints: Annotated[tuple[str, ...], some_of(lambda: CHECKPOINTS)] = (
     'last',
   )
   curvature: Annotated[int, count(0)] = 0
+  similarities: Annotated[
+    tuple[str, ...], some_of(lambda: SIMILARITIES, 0)
+  ] = ()
+  certificates: Annotated[bool, flag] = False
+  sanity: Annotated[bool, flag] = False
 
   def check(self, prefix: str = 'evaluation.') -> None:
     """Raises InputError for fields that do not go together."""
@@ -234,7 +249,10 @@ def read(config: Mapping[str, Any]) -> Settings:
 def record(cls: type, field: str, given: Any) -> Any:
   """The record `cls` of one section; its fields are named `field.name`."""
   hints = typing.get_type_hints(cls, include_extras=True)
-  given = dict(mapping(field or 'config', given))
+  # A field that came later than a run folder has its default there.
+  defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+  defaults = {k: v for k, v in defaults.items() if v is not dataclasses.MISSING}
+  given = defaults | dict(mapping(field or 'config', given))
   if 'options' in hints and cls not in (Objective, Evaluation):
     rest = {k: given.pop(k) for k in [*given] if k not in hints}
     given['options'] = rest
