@@ -190,7 +190,8 @@ def toy() -> tuple[list[dict], tuple]:
       return update(state, found, jnp.float32(0.1)), None
 
     state = train.init(module, tx, key, x[:1])
-    params = jax.lax.scan(step, state, jnp.arange(600))[0].params
+    advance = train.make_advance(step)
+    params = advance(state, jnp.arange(600), 600)[0].params
     grad = attribution.METHODS['gradient'](
       apply_fn, params, x, y, target='loss'
     )

@@ -65,7 +65,8 @@ def fit(
       return update(state, sums(state.params, {}, part, noise), rate), None
 
     start = train.init(module, tx, key, batch['image'][:1])
-    return jax.lax.scan(step, start, (jnp.arange(steps), rates))[0].params
+    turns = jnp.arange(steps), rates
+    return train.make_advance(step)(start, turns, steps)[0].params
 
   return run
 

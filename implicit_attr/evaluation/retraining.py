@@ -16,7 +16,7 @@ import optax
 from implicit_attr import errors
 from implicit_attr.attribution import sum_abs
 from implicit_attr.losses import cross_entropy
-from implicit_attr.train import State, make_update
+from implicit_attr.train import State, make_advance, make_update
 from implicit_attr.types import ApplyFn, Array, Batch, Params
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -226,7 +226,7 @@ def _fitted(
     return update(state, sums | {'model_state': {}}, rate), None
 
   state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params))
-  return jax.lax.scan(step, state, (order, rates))[0].params
+  return make_advance(step)(state, (order, rates), len(rates))[0].params
 
 
 def _accuracy(

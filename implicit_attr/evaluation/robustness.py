@@ -16,9 +16,9 @@ import numpy as np
 from implicit_attr import attacks, attribution, errors, keys, numerics
 from implicit_attr.evaluation import scores
 from implicit_attr.evaluation.aggregate import BASELINE, arrays, row
+from implicit_attr.evaluation.chunks import chunks
 from implicit_attr.runtime import dist
 from implicit_attr.runtime.programs import Program
-from implicit_attr.train.scoring import chunks
 from implicit_attr.train.settings import Evaluation, maps
 from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 

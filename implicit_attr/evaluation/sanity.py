@@ -16,11 +16,11 @@ import numpy as np
 
 from implicit_attr import attribution, keys, similarity
 from implicit_attr.evaluation.aggregate import interval
+from implicit_attr.evaluation.chunks import chunks
 from implicit_attr.runtime.programs import Program
 from implicit_attr.train import State, experiment, loop
 from implicit_attr.train.feed import Feed
 from implicit_attr.train.lanes import Lanes
-from implicit_attr.train.scoring import chunks
 from implicit_attr.types import Array, Params
 
 Explain = Callable[[str, State, Array, Array], Array]

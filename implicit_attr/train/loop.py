@@ -68,6 +68,7 @@ def train(
       )
       for e, workdir in zip(lanes.experiments, workdirs, strict=True)
     ]
+    stop.first = min(run.first for run in runs)
     Training(lanes, runs, scorer or Scorer(lanes)).run(stop)
   return runs
 

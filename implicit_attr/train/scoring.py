@@ -12,7 +12,7 @@ from implicit_attr.runtime.programs import Program
 from implicit_attr.train.experiment import Experiment
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.state import State, frozen
-from implicit_attr.types import Array, Batch, Tree
+from implicit_attr.types import Array, Tree
 
 CHUNK = 512
 TRAIN_EXAMPLES = 1024
@@ -100,20 +100,3 @@ class Scorer:
     losses = e.loss(logits, label)
     parts = jnp.sum(weight * losses), jnp.sum(weight * right), jnp.sum(weight)
     return jnp.stack(parts)
-
-
-def chunks(
-  batch: Batch, size: int, multiple: int = 1
-) -> Iterator[tuple[Batch, np.ndarray]]:
-  """Yields (chunk, weight [size]), all of one size; padding weighs 0.
-
-  `size` is raised to a multiple of `multiple` devices; one compilation serves
-  every chunk.
-  """
-  n = len(batch['label'])
-  size = multiple * math.ceil(size / multiple)
-  for start in range(0, n, size):
-    take = np.arange(start, start + size)
-    weight = (take < n).astype(np.float32)
-    take = np.minimum(take, n - 1)
-    yield {name: value[take] for name, value in batch.items()}, weight
