@@ -181,6 +181,24 @@ def test_many_devices_are_one(devices, mode, processes, one):
       )
 
 
+def test_a_whole_run_with_pmap_is_that_with_jit(tmp_path):
+  losses = {}
+  for mode in ('jit', 'pmap'):
+    args = [
+      sys.executable, '-m', 'implicit_attr.main', '--config.track.every=never',
+      '--config=configs/digits_mlp.py:smoke', f'--workdir={tmp_path / mode}',
+      f'--config.parallel={mode}', "--config.evaluation.attacks=('topk',)",
+    ]  # fmt: skip
+    env = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4'}
+    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / mode / 'metrics.jsonl').read_text()
+    lines = map(json.loads, text.splitlines())
+    losses[mode] = [line['train/loss'] for line in lines if line['step']]
+  assert len(losses['jit']) == 4
+  np.testing.assert_allclose(losses['pmap'], losses['jit'], rtol=1e-5)
+
+
 def test_several_processes_take_jit_only(monkeypatch):
   monkeypatch.setattr(dist.jax, 'process_count', lambda: 2)
   with pytest.raises(errors.InputError, match="parallel='pmap'"):

@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from implicit_attr.runtime import cadence
+from implicit_attr.runtime.programs import Program
 from implicit_attr.runtime.progress import Progress
 from implicit_attr.train.advance import REPORTED, make_program
 from implicit_attr.train.feed import Feed
@@ -126,7 +127,7 @@ class Training:
 
   def _prepare(self) -> None:
     """Begins to compile whatever this run will need."""
-    if self._first < self._total:
+    if self._first < self._total and isinstance(self._advance, Program):
       each = self._feed(self._first, 1)
       self._advance.prepare(*self._arguments(self._first, 1, each))
     self._tracker.prepare(self._state, self._memory)
