@@ -1,4 +1,4 @@
-"""Where does randomness come from? From (seed, name, step), never from state.
+"""Random keys as a function of (seed, name, step), never of state.
 
 Nothing is split and carried, so a resumed run needs no random state and two
 streams never meet: a new consumer takes a new name.

@@ -1,4 +1,4 @@
-"""What are the shapes and callables that the whole package agrees on?
+"""Shapes, callables and letters that the whole package agrees on.
 
 Letters used in shape comments everywhere: B batch, H W pixels (or H heads,
 where L stands beside it), L tokens, D width, Dh = D / H, M kernel features,

@@ -185,9 +185,9 @@ def test_a_whole_run_with_pmap_is_that_with_jit(tmp_path):
   losses = {}
   for mode in ('jit', 'pmap'):
     args = [
-      sys.executable, '-m', 'implicit_attr.main', '--config.track.every=never',
+      sys.executable, '-m', 'implicit_attr.main',
       '--config=configs/digits_mlp.py:smoke', f'--workdir={tmp_path / mode}',
-      f'--config.parallel={mode}', "--config.evaluation.attacks=('topk',)",
+      f'--config.parallel={mode}', '--config.track.every=never',
     ]  # fmt: skip
     env = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4'}
     done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True)

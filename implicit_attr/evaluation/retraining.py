@@ -1,4 +1,4 @@
-"""What can still be learnt when the pixels a map points at are gone?
+"""ROAR and KAR: retraining on what a map leaves of the images.
 
 ROAR removes them, KAR keeps nothing else, in training and test images alike,
 and a network is trained anew on what is left (Hooker et al., arXiv 1806.10758;

@@ -1,4 +1,4 @@
-"""Does the theory hold, on random networks and on the network of a run?"""
+"""Theory on a run: its checks on random networks and on a trained one."""
 
 import pathlib
 

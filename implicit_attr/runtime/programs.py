@@ -1,4 +1,4 @@
-"""How do several programs compile side by side, before they are needed?
+"""Compiled programs, begun side by side before they are needed.
 
 XLA compiles one program on about one core and without Python's lock. A run
 needs half a dozen of them, so they are begun together and waited for one by

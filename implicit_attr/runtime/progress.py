@@ -1,4 +1,4 @@
-"""How far is it, how fast does it go, and how long will it still take?"""
+"""Progress lines: how far, how fast, and how long it will still take."""
 
 import contextlib
 import logging

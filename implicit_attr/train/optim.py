@@ -1,4 +1,4 @@
-"""Which direction does an optimiser take, how far, and where is its edge?
+"""SGD and AdamW as directions, learning-rate schedules, and the stable edge.
 
 Directions are free of the learning rate; the rate is a traced argument of the
 step, so a sweep over rates or schedules compiles once.

@@ -1,4 +1,4 @@
-"""What is all there is to a training run at one step?
+"""The state of a training run at one step, and how it begins.
 
 Everything else (batch order, randomness, learning rate) is a function of the
 config and the step, so these four fields are what a checkpoint holds.
