@@ -1,4 +1,4 @@
-"""When are float32 products really float32, and is a tree still finite?"""
+"""Exact products, norms that neither overflow nor underflow, finite trees."""
 
 import contextlib
 
@@ -26,3 +26,27 @@ def all_finite(tree: Tree) -> Array:
     if jnp.issubdtype(leaf.dtype, jnp.inexact)
   ]
   return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+
+
+def power_of_two(x: Array, axis: int | tuple[int, ...]) -> Array:
+  """2^k just above max |x| along `axis`, kept as axes of length 1; 1 for 0.
+
+  Dividing by it changes no digit, and squares then stay in range. A constant
+  for derivatives.
+  """
+  size = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis, keepdims=True)
+  sound = (size > 0) & jnp.isfinite(size)
+  _, exponent = jnp.frexp(jnp.where(sound, size, 1))
+  return jnp.ldexp(jnp.ones_like(size), exponent)
+
+
+def norm(x: Array, axis: int | tuple[int, ...]) -> Array:
+  """‖x‖₂ along `axis`, for numbers of any size that `x` can hold.
+
+  Guarantees: the bits of sqrt(Σ x²) where that is in range; derivative 0 at 0.
+  """
+  scale = power_of_two(x, axis)
+  square = jnp.sum(jnp.square(x / scale), axis)
+  some = square > 0
+  root = jnp.sqrt(jnp.where(some, square, 1))
+  return jnp.where(some, root * jnp.squeeze(scale, axis), 0)

@@ -232,30 +232,6 @@ def test_empirical_fisher_is_the_second_moment_of_gradients(x64, problem):
   assert_near(matrix, gradients.T @ gradients / 8)
 
 
-@pytest.mark.parametrize('name', ['first', 'head/kernel'])
-def test_block_is_the_diagonal_block(x64, problem, name):
-  marked = problem.unravel(jnp.arange(problem.flat.size, dtype=float))
-  _, places = curvature.block(problem.fun, marked, name)
-  index = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(places)])
-  index = index.astype(int)
-
-  @jax.jit
-  def columns(params, basis):
-    fun, part = curvature.block(problem.fun, params, name)
-    mvp = curvature.linearize_hvp(fun, part)
-    unravel = ravel_pytree(part)[1]
-    return jax.lax.map(lambda e: ravel_pytree(mvp(unravel(e)))[0], basis)
-
-  matrix = np.asarray(columns(problem.params, jnp.eye(index.size)))
-  assert_near(matrix, problem.hessian[np.ix_(index, index)])
-
-
-def test_block_names_cover_the_tree():
-  tree = {'a': [jnp.ones(2), jnp.ones(1)], 'b': jnp.ones(3)}
-  assert curvature.block_names(tree) == ('a', 'b')
-  assert curvature.block_names(tree, 2) == ('a/0', 'a/1', 'b')
-
-
 VECTOR = jnp.ones(3)
 BAD = {
   'not scalar': (lambda x: x**2, VECTOR, r'fun\(x\)=\(3,\) must be one real'),
@@ -278,11 +254,6 @@ def test_bad_input_is_one_clear_line(case):
   with pytest.raises(errors.InputError, match=message) as caught:
     curvature.linearize_hvp(fun, x)
   assert '\n' not in str(caught.value)
-
-
-def test_unknown_block_names_the_known_ones():
-  with pytest.raises(errors.InputError, match='first, first/kernel'):
-    curvature.block(jnp.sum, {'first': {'kernel': VECTOR}}, 'frist')
 
 
 def test_non_finite_passes_through_under_jit():

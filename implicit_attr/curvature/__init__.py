@@ -1,4 +1,4 @@
-"""How curved is a scalar function, in its parameters or in its input?
+"""Curvature of scalar functions, in their parameters or in their input.
 
 Works on any JAX function and any tree of floating-point arrays. A curvature is
 `mvp: v -> H v`; products make one, and everything else only needs one:
@@ -12,11 +12,9 @@ under `numerics.exact()` on accelerators. Bad input ends in `InputError`.
 """
 
 from implicit_attr.curvature.batch_sharpness import (
-  batch_lambda_max,
   batch_sharpness,
   noise_covariance,
 )
-from implicit_attr.curvature.blocks import block, block_names
 from implicit_attr.curvature.density import (
   Quadrature,
   default_grid,
@@ -53,13 +51,6 @@ from implicit_attr.curvature.lanczos import (
   lanczos,
   top_eigenpairs,
 )
-from implicit_attr.curvature.preconditioned import (
-  adam_diagonal,
-  adam_threshold,
-  alignment,
-  momentum_threshold,
-  precondition,
-)
 from implicit_attr.curvature.products import (
   grad_and_hvp,
   hvp,
@@ -70,18 +61,12 @@ from implicit_attr.curvature.products import (
 )
 from implicit_attr.curvature.trace import (
   Moments,
-  adaptive_trace,
   frobenius,
   hessian_trace,
-  hutchpp,
   moments,
   quadratic_forms,
   rademacher,
   trace,
-)
-from implicit_attr.curvature.variation import (
-  gradient_variation,
-  local_lipschitz,
 )
 
 __all__ = [
@@ -90,14 +75,7 @@ __all__ = [
   'Moments',
   'PerExample',
   'Quadrature',
-  'adam_diagonal',
-  'adam_threshold',
-  'adaptive_trace',
-  'alignment',
-  'batch_lambda_max',
   'batch_sharpness',
-  'block',
-  'block_names',
   'bottom_eigenpairs',
   'default_grid',
   'density',
@@ -109,24 +87,19 @@ __all__ = [
   'gauss_newton_eigenvalues',
   'grad_and_hvp',
   'gradient_norms',
-  'gradient_variation',
   'hessian_trace',
-  'hutchpp',
   'hvp',
   'jacobian_gram',
   'jacobian_norms',
   'lanczos',
   'linearize_hvp',
-  'local_lipschitz',
   'microbatched',
   'moments',
-  'momentum_threshold',
   'noise_covariance',
   'normalized_curvature',
   'per_example',
   'per_example_eigenpairs',
   'per_example_moments',
-  'precondition',
   'quadratic_forms',
   'rademacher',
   'residual_part',

@@ -1,4 +1,4 @@
-"""What curvature does a step of stochastic descent meet?
+"""Batch sharpness (Andreyev & Beneventano, arXiv 2412.20553), Hessian noise.
 
 Batches are stacked: the leaves of `batches` are [S, b, ...] and
 `fun(params, batch) -> []` is the mean loss of one. One batch is in memory at
@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_attr import errors
+from implicit_attr import errors, numerics
 from implicit_attr.curvature import products
-from implicit_attr.curvature.lanczos import top_eigenpairs
 from implicit_attr.curvature.trace import mean_and_stderr
 from implicit_attr.types import Array, Mvp, Tree
 
@@ -37,41 +36,15 @@ def batch_sharpness(
   def one(batch: Tree) -> Array:
     loss = lambda p: fun(p, batch)
     grad = jax.grad(loss)(params)
+    # A power of two, which cancels: squares of a small gradient underflow.
+    sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(grad)]
+    unit = numerics.power_of_two(jnp.stack(sizes), 0)[0]
+    grad = jax.tree.map(lambda g: g / unit.astype(g.dtype), grad)
     square = optax.tree.vdot(grad, grad)
     form = products.second_derivative(loss, params, grad)
     return form / jnp.where(square > 0, square, 1)
 
   return mean_and_stderr(jax.lax.map(one, batches))
-
-
-def batch_lambda_max(
-  fun: BatchFun,
-  params: Tree,
-  batches: Tree,
-  v0: Tree,
-  *,
-  order: int,
-  tol: Array | float | None = None,
-) -> tuple[Array, Array]:
-  """(λ_max of each batch's Hessian [S], residuals [S]).
-
-  By convexity its mean is at least λ_max of the mean loss.
-
-  Args:
-    v0: start of every batch's Lanczos run; `order` and `tol` as in
-      `eigenpairs`.
-
-  Raises:
-    InputError: as `eigenpairs` and `linearize_hvp`.
-  """
-  count_batches(batches, 1)
-
-  def one(batch: Tree) -> tuple[Array, Array]:
-    mvp = products.linearize_hvp(lambda p: fun(p, batch), params)
-    values, _, residuals = top_eigenpairs(mvp, v0, order=order, tol=tol)
-    return values[0], residuals[0]
-
-  return jax.lax.map(one, batches)
 
 
 def noise_covariance(fun: BatchFun, params: Tree, batches: Tree) -> Mvp:

@@ -1,9 +1,9 @@
-"""How are the eigenvalues of a product distributed?
+"""Spectral density by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
 
-Stochastic Lanczos quadrature (Ubaru, Chen & Saad, SIAM J. Matrix Anal. 38,
-2017; Ghorbani et al., arXiv 1901.10159): K Lanczos steps from a random unit
-vector give a K-point rule for the spectral measure, exact to degree 2K - 1 for
-that vector; the average over vectors tends to the density of eigenvalues.
+SIAM J. Matrix Anal. 38; for networks Ghorbani et al., arXiv 1901.10159. K
+Lanczos steps from a random unit vector give a K-point rule for the spectral
+measure, exact to degree 2K - 1 for that vector; the average over vectors tends
+to the density of eigenvalues.
 """
 
 from typing import NamedTuple
@@ -74,16 +74,21 @@ def smoothed(
 
   def one(nodes: Array, weights: Array) -> Array:
     z = (grid[:, None] - nodes[None, :]) / width
-    bells = jnp.exp(-(z**2) / 2) / (width * (2 * jnp.pi) ** 0.5)
-    return bells @ weights
+    bells = jnp.exp(-(z**2) / 2) / (2 * jnp.pi) ** 0.5
+    return bells @ weights / width
 
   return mean_and_stderr(jax.vmap(one)(*quadrature))
 
 
 def default_grid(quadrature: Quadrature, points: int) -> tuple[Array, Array]:
-  """(grid [points] over all nodes with a margin, σ = 1 % of their range)."""
+  """(grid [points] over all nodes with a margin, σ = 1 % of their range).
+
+  The range counts as 1/500 of the largest node at least: a spectrum of one
+  point needs a grid that its type can tell apart.
+  """
   low, high = jnp.min(quadrature.nodes), jnp.max(quadrature.nodes)
-  extent = jnp.where(high > low, high - low, 1)
+  size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+  extent = jnp.maximum(high - low, jnp.where(size > 0, size / 500, 1))
   width = extent / 100
   return jnp.linspace(low - 5 * width, high + 5 * width, points), width
 

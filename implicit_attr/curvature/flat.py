@@ -1,4 +1,4 @@
-"""How does a pytree become one long vector, and how does it come back?
+"""Trees as one long vector, and back.
 
 The algorithms of this folder run on matrices [problems, dimension]; this file
 is the only one that knows what the user's tree looks like.

@@ -1,4 +1,4 @@
-"""How curved is a function in its input, example by example?
+"""Input Hessians of single examples: products, eigenpairs, moments, norms.
 
 For `fun(x) -> [B]` whose examples do not see each other (a network in
 evaluation mode), the Hessian of Σ_b fun(x)[b] is block diagonal: one product
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from implicit_attr import errors
+from implicit_attr import errors, numerics
 from implicit_attr.curvature import krylov, products
 from implicit_attr.curvature.flat import check_tree
 from implicit_attr.curvature.lanczos import WHICH, check_order
@@ -134,24 +134,24 @@ def per_example_moments(
 
 
 def gradient_norms(gradients: Array) -> Array:
-  """‖∇ fun‖₂ per example, [B, ...] -> [B]."""
-  return jnp.sqrt(sum_pixels(gradients * gradients))
+  """‖∇ fun‖₂ per example, [B, ...] -> [B], however small."""
+  return numerics.norm(gradients, tuple(range(1, gradients.ndim)))
 
 
-def normalized_curvature(
-  values: Array, gradients: Array, *, eps: Array | float = 1e-12
-) -> Array:
-  """‖H_b‖ / (‖∇_b‖ + eps), per pixel unit, [B].
+def normalized_curvature(values: Array, gradients: Array) -> Array:
+  """‖H_b‖ / ‖∇_b‖, per pixel unit, [B] (Srinivas et al., arXiv 2206.07144).
 
   It bounds the relative change of the gradient over a small step, which is
-  what a cosine between attribution maps sees, and does not change when the
-  function is scaled.
+  what a cosine between attribution maps sees. Guarantee: the same when the
+  function is scaled. NaN, undefined, where the gradient is 0.
 
   Args:
     values: [B], eigenvalues largest in magnitude.
     gradients: [B, ...].
   """
-  return jnp.abs(values) / (gradient_norms(gradients) + eps)
+  norms = gradient_norms(gradients)
+  some = norms > 0
+  return jnp.where(some, jnp.abs(values) / jnp.where(some, norms, 1), jnp.nan)
 
 
 def sum_pixels(x: Array) -> Array:

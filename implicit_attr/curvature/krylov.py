@@ -1,11 +1,11 @@
-"""How is a symmetric matrix brought to a small tridiagonal one? By Lanczos.
+"""The Lanczos recursion (1950), many problems side by side, re-orthogonalised.
 
 B problems of one dimension run side by side, [B, n]: the Hessian in the
 parameters is B = 1, the input Hessians of a batch are one problem an example.
-Method: C. Lanczos (1950), re-orthogonalised (Golub & Van Loan, Matrix
-Computations, 4th ed., section 10.3). Inner products are `dot`s in full
-precision whatever the caller's setting: a basis that is orthogonal to three
-digits is no basis, and XLA's CPU reductions are slower than its dots.
+After Golub & Van Loan, Matrix Computations, 4th ed., section 10.3. Inner
+products are `dot`s in full precision whatever the caller's setting: a basis
+that is orthogonal to three digits is no basis, and XLA's CPU reductions are
+slower than its dots.
 """
 
 import functools
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from implicit_attr import numerics
 from implicit_attr.types import Array
 
 BlockMvp = Callable[[Array], Array]  # [B, n] -> [B, n], row by row
@@ -52,7 +53,7 @@ def start(v0: Array, order: int) -> Krylov:
     small,
     small,
     jnp.zeros((batch, order, size), v0.dtype),
-    v0 / jnp.linalg.norm(v0, axis=-1, keepdims=True),
+    v0 / numerics.norm(v0, -1)[:, None],
     jnp.array(0),
   )
 
@@ -77,16 +78,19 @@ def step(mvp: BlockMvp, state: Krylov, clean: Array | bool = True) -> Krylov:
   w = mvp(vector)
   alpha = _dot(w, vector)
   w = w - alpha * vector - beta * previous
+  # Squares of a matrix of 1e-20 would be 0; a power of two changes no digit.
+  unit = numerics.power_of_two(w, -1)
+  w = w / unit
   length = jnp.sqrt(_dot(w, w))
   alphas = jax.lax.dynamic_update_index_in_dim(alphas, alpha, j, 1)
-  scale = jnp.max(jnp.abs(alphas) + betas, -1, keepdims=True)
+  scale = jnp.max(jnp.abs(alphas) + betas, -1, keepdims=True) / unit
   eps = jnp.finfo(w.dtype).eps
   vector, beta = jax.lax.cond(
     clean | jnp.any(length <= eps**0.25 * scale),
     lambda: _orthonormalise(basis, w, 4 * eps * scale, j),
     lambda: (w / length, length),
   )
-  betas = jax.lax.dynamic_update_index_in_dim(betas, beta, j, 1)
+  betas = jax.lax.dynamic_update_index_in_dim(betas, beta * unit, j, 1)
   return Krylov(alphas, betas, basis, vector, j + 1)
 
 
@@ -170,7 +174,9 @@ def _ritz(
     + _diagonal(inside, 1)
     + _diagonal(inside, -1)
   )
-  values, weights = jnp.linalg.eigh(matrix)
+  unit = numerics.power_of_two(bound, -1)
+  values, weights = jnp.linalg.eigh(matrix / unit[:, :, None])
+  values = values * unit
   last = jnp.maximum(steps - 1, 0)
   beta = jax.lax.dynamic_index_in_dim(betas, last, 1)
   mass = jax.lax.dynamic_index_in_dim(weights, last, 1, keepdims=False)

@@ -1,4 +1,4 @@
-"""Which are the outermost eigenvalues and eigenvectors of a product?"""
+"""Outermost eigenpairs of a product by Lanczos, stopped on the residual."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,8 @@
-"""What does the Hessian of a scalar function do to a vector?
+"""Exact Hessian-vector products (Pearlmutter, Neural Computation 6, 1994).
 
 Everything else in this folder sees a curvature only as `mvp: v -> H v`, a
 symmetric matrix times a tree. Products are exact: forward mode over reverse
-mode (Pearlmutter, Neural Computation 6, 1994), never finite differences.
+mode, never finite differences.
 """
 
 from collections.abc import Callable

@@ -166,7 +166,7 @@ class Tracker:
     rates = lanes.rates[..., min(step, self._total - 1)]
     for i in np.flatnonzero(due):
       mine = lanes.take(measured, i)
-      found[i] |= {name: float(np.mean(a)) for name, a in mine.items()}
+      found[i] |= _means(mine)
       if self._edges[i]:
         found[i]['param/edge'] = self._edges[i] / float(lanes.take(rates, i))
       if keep:
@@ -174,6 +174,20 @@ class Tracker:
         index = lanes.pick(self._index, lanes.take(lanes.values, i))
         path = self._workdirs[i] / 'probes' / f'{step:08d}.npz'
         records.write_arrays(path, {'index': index, **arrays})
+
+
+def _means(measured: dict[str, np.ndarray]) -> dict[str, float]:
+  """Means over the examples for which a number is defined, where it is any.
+
+  NaN in an array says that it is not for an example: the relative curvature of
+  a gradient that is 0. Single numbers are taken as they are.
+  """
+  means = {}
+  for name, values in measured.items():
+    defined = values[~np.isnan(values)] if np.ndim(values) else values
+    if np.size(defined):
+      means[name] = float(np.mean(defined))
+  return means
 
 
 def _curvature(
