@@ -151,7 +151,9 @@ def test_an_integer_beyond_all_floats_is_refused(field, number):
 
 
 def test_a_bound_is_written_in_full():
-  refused(lambda: errors.number('n', -1, 0, 1 << 24), '<= 16777216')
+  low, high = (1 << 24) + 1, (1 << 24) + 3
+  bounds = '>= 16777217 and <= 16777219'
+  refused(lambda: errors.number('n', -1, low, high), bounds)
 
 
 @pytest.mark.parametrize(
