@@ -74,6 +74,13 @@ def test_every_arm_of_every_sweep_is_read_and_read_back(name):
       assert settings.read(arm.config) == of_json(arm.config), arm.name
 
 
+def test_a_run_from_before_a_field_has_its_default():
+  config = copy.deepcopy(BASE)
+  for section, name in (('train', 'resident_bytes'), ('evaluation', 'sanity')):
+    del config[section][name]
+  assert settings.read(config) == settings.read(BASE)
+
+
 def test_settings_are_copied_pickled_and_printed_as_values():
   read = settings.read(BASE)
   assert pickle.loads(pickle.dumps(read)) == read == copy.deepcopy(read)

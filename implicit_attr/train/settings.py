@@ -74,9 +74,9 @@ def map_options(field: str, value: Any) -> Mapping[str, Mapping[str, Any]]:
     known = {p.name: p.default for p in known if p.kind == p.KEYWORD_ONLY}
     for option in mapping(inside, options):
       errors.choose(inside, option, known.keys() - {'key', 'target'})
-      value, check = options[option], OPTION.get(type(known[option]))
-      if check and not (isinstance(value, tuple) or hasattr(value, 'shape')):
-        check(f'{inside}.{option}', value)
+      given, check = options[option], OPTION.get(type(known[option]))
+      if check and not (isinstance(given, tuple) or hasattr(given, 'shape')):
+        check(f'{inside}.{option}', given)
     keywords(1_000_000)(inside, options)
   return kept
 
@@ -155,7 +155,7 @@ class Train:
   eval_every: Annotated[str, words]
   milestones: Annotated[Mapping[str, float], milestones]
   tensorboard: Annotated[bool, flag]
-  resident_bytes: Annotated[int, count(0, 1 << 50)]
+  resident_bytes: Annotated[int, count(0, 1 << 50)] = 2 << 30
 
 
 @dataclasses.dataclass(frozen=True)
