@@ -35,7 +35,10 @@ def require(field: str, value: Any, ok: bool, allowed: str) -> None:
 
 def shown(value: Any) -> str:
   """`value` as a line of at most 120 characters has it."""
-  text = ' '.join(repr(value).split())
+  try:
+    text = ' '.join(repr(value).split())
+  except ValueError:  # Python writes no integer of more than 4300 digits
+    text = 'a number of thousands of digits'
   return text if len(text) <= 120 else f'{text[:117]}…'
 
 
@@ -51,17 +54,24 @@ def number(
   """Raises InputError unless `value` is a finite number in [low, high].
 
   `open_low` excludes `low` itself; `integer` excludes fractions. Numbers of
-  numpy count, booleans are no numbers.
+  numpy count, booleans are no numbers, nor are integers beyond all floats.
   """
   kind = numbers.Integral if integer else numbers.Real
   ok = isinstance(value, kind) and not isinstance(value, bool)
-  ok = ok and math.isfinite(value) and low <= value <= high
+  ok = ok and _finite(value) and low <= value <= high
   ok = ok and not (open_low and value == low)
   what = 'an integer' if integer else 'a number'
   parts = []
   if low > -math.inf:
-    parts.append(f'{">" if open_low else ">="} {low:g}')
+    parts.append(f'{">" if open_low else ">="} {low}')
   if high < math.inf:
-    parts.append(f'<= {high:g}')
+    parts.append(f'<= {high}')
   allowed = f'{what} {" and ".join(parts)}'.rstrip()
   require(field, value, ok, allowed)
+
+
+def _finite(value: Any) -> bool:
+  try:
+    return math.isfinite(value)
+  except OverflowError:
+    return False

@@ -140,10 +140,11 @@ def test_unknown_keys_and_missing_ones_are_refused(section):
   if section in ('track', 'evaluation'):
     assert "did you mean 'examples'" in text
   where.pop('exmaples')
+  record = getattr(settings, (section or 'settings').capitalize())
   for name in list(where):
     value = where.pop(name)
     # A network takes its own defaults, and later options have one.
-    later = section == 'evaluation' and hasattr(settings.Evaluation, name)
+    later = hasattr(record, name)
     if not later and (section != 'model' or name == 'name'):
       refused(lambda: build(config), name)
     where[name] = value

@@ -76,10 +76,12 @@ _CHOICES = {
   'pool': POOLS,
   'readout': READOUTS,
 }
-_COUNTS = ('num_classes', 'width', 'depth', 'heads', 'patch', 'mlp_ratio')
+_COUNTS = ('num_classes', 'width', 'heads', 'patch', 'mlp_ratio')
 _CLASSES = {'vit': ViT}
 LARGEST = 1 << 16
-"""Of any width, depth or other count of a network."""
+"""Of any width or other count of a network."""
+DEEPEST = 1000
+"""Of the depth of a network."""
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -112,6 +114,13 @@ def build(name: str, **options: Any) -> nn.Module:
     errors.choose('model option', key, known)
     _check(key, value)
   module = maker(**options)
+  if name == 'cnn':
+    errors.require(
+      'model.depth',
+      module.depth,
+      module.width << (module.depth - 1) <= LARGEST,
+      f'less: its last width, {module.width} 2^(depth - 1), is <= {LARGEST}',
+    )
   if name == 'vit':
     errors.require(
       'model.heads',
@@ -131,6 +140,8 @@ def _check(key: str, value: Any) -> None:
     errors.choose(field, value, _CHOICES[key])
   elif key in _COUNTS:
     errors.number(field, value, 1, LARGEST, integer=True)
+  elif key == 'depth':
+    errors.number(field, value, 1, DEEPEST, integer=True)
   elif key == 'hidden':
     errors.number(field, value, 0, LARGEST, integer=True)
   elif key in ('beta', 'gain', 'temperature'):

@@ -25,7 +25,8 @@ def steps(
     total: updates of the whole run; without it a percentage is refused.
 
   Raises:
-    InputError: a form that is none of those above, or a zero.
+    InputError: a form that is none of those above, a zero, or more updates
+      than a state can count.
   """
   if duration == 'never' and total is not None:
     return 0
@@ -34,17 +35,16 @@ def steps(
   errors.require(field, duration, match is not None, allowed)
   value, unit = float(match[1]), match[2]
   errors.require(field, duration, value > 0, 'more than zero')
-  errors.require(
-    field, duration, value * per_epoch <= MOST, f'at most {MOST} updates'
-  )
   if unit == '%':
     errors.require(
       field, duration, total is not None, "in 'steps' or 'epochs' here"
     )
     errors.require(field, duration, value <= 100, 'at most 100%')
   unit_steps = {'s': 1, 'e': per_epoch, '%': (total or 0) / 100}[unit[0]]
+  updates = value * unit_steps
+  errors.require(field, duration, updates <= MOST, f'at most {MOST} updates')
   # The tolerance keeps 7% of 100 steps at 7 in floating point.
-  return max(1, math.ceil(value * unit_steps - 1e-9))
+  return max(1, math.ceil(updates - 1e-9))
 
 
 def due(step: int, every: int, total: int) -> bool:

@@ -5,14 +5,36 @@ the value kept, or raises InputError with what is allowed.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import numbers
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from implicit_attr import errors
 
 Check = Callable[[str, Any], Any]
 """(name of the field, value given) -> the value kept, or InputError."""
+
+
+class Frozen(Mapping):
+  """A mapping that is not changed: it compares, prints and hashes by value."""
+
+  def __init__(self, items: Mapping[str, Any]):
+    self._items = dict(items)
+
+  def __getitem__(self, name: str) -> Any:
+    return self._items[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._items)
+
+  def __len__(self) -> int:
+    return len(self._items)
+
+  def __hash__(self) -> int:
+    return hash(frozenset(self._items.items()))
+
+  def __repr__(self) -> str:
+    return repr(self._items)
 
 
 def count(low: int, high: int = 1 << 24) -> Check:
@@ -44,8 +66,7 @@ def one_of(names: Callable[[], Any]) -> Check:
   """One of the names that `names()` has when it is asked."""
 
   def check(field, value):
-    errors.require(field, value, isinstance(value, str), 'a name, a string')
-    errors.choose(field, value, names())
+    errors.choose(field, string(field, value), names())
     return value
 
   return check
@@ -74,6 +95,11 @@ def maybe(check: Check) -> Check:
   return lambda field, value: None if value is None else check(field, value)
 
 
+def string(field: str, value: Any) -> str:
+  errors.require(field, value, isinstance(value, str), 'a name, a string')
+  return value
+
+
 def path(field: str, value: Any) -> str:
   errors.require(field, value, isinstance(value, str), 'a path, a string')
   return value
@@ -88,8 +114,36 @@ def words(field: str, value: Any) -> str:
 
 
 def mapping(field: str, value: Any) -> Mapping[str, Any]:
-  """A read-only mapping with names for keys; lists become tuples."""
+  """A mapping with names for keys, frozen with all that is in it."""
   ok = isinstance(value, Mapping) and all(isinstance(k, str) for k in value)
   errors.require(field, value, ok, 'a mapping, {name: value}')
-  kept = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-  return MappingProxyType(kept)
+  return _frozen(value)
+
+
+def keywords(most: float) -> Check:
+  """Keyword arguments of a function, which looks at the rest itself.
+
+  Their numbers, in tuples too, lie in [-most, most] and fit float32: a count
+  means something here, and 1e-50 is not zero by surprise.
+  """
+
+  def check(field, value):
+    kept = mapping(field, value)
+    for name, given in kept.items():
+      for number in given if isinstance(given, tuple) else (given,):
+        if isinstance(number, numbers.Real) and not isinstance(number, bool):
+          where = f'{field}.{name}'
+          size = abs(real()(where, number))
+          errors.require(where, number, size <= most, f'at most {most} in size')
+    return kept
+
+  return check
+
+
+def _frozen(value: Any) -> Any:
+  """Lists become tuples, as JSON has lists for both."""
+  if isinstance(value, Mapping):
+    return Frozen({k: _frozen(v) for k, v in value.items()})
+  if isinstance(value, list | tuple):
+    return tuple(map(_frozen, value))
+  return value

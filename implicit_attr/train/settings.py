@@ -8,9 +8,9 @@ those are made.
 
 import dataclasses
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Annotated, Any
 
 from implicit_attr import attacks, attribution, errors, losses
@@ -18,14 +18,17 @@ from implicit_attr.data.augment import AUGMENTATIONS
 from implicit_attr.runtime import dist, programs
 from implicit_attr.train import optim
 from implicit_attr.train.checks import (
+  Frozen,
   count,
   flag,
+  keywords,
   mapping,
   maybe,
   one_of,
   path,
   real,
   some_of,
+  string,
   words,
 )
 
@@ -48,29 +51,33 @@ def untargeted() -> list[str]:
   return sorted(set(attacks.OBJECTIVES) - set(attacks.map_losses.TARGETED))
 
 
+OPTION = {
+  bool: flag,
+  int: count(-1_000_000, 1_000_000),
+  float: real(-1_000_000, 1_000_000),
+  str: string,
+}
+"""What a map's option may be, by the type of its default; the map itself looks
+at the range. An array for a number is taken where `audit` gives one."""
+
+
 def map_options(field: str, value: Any) -> Mapping[str, Mapping[str, Any]]:
-  """{map: its keyword arguments}, those that the map has."""
-  kept = {}
-  for name, options in mapping(field, value).items():
+  """{map: its keyword arguments}, those that the map has.
+
+  Maps that are not evaluated may have theirs, as the defaults of a config do.
+  """
+  kept = mapping(field, value)
+  for name, options in kept.items():
     errors.choose(field, name, maps())
     inside = f'{field}.{name}'
     known = inspect.signature(maps()[name]).parameters.values()
-    known = {p.name for p in known if p.kind == p.KEYWORD_ONLY}
+    known = {p.name: p.default for p in known if p.kind == p.KEYWORD_ONLY}
     for option in mapping(inside, options):
-      errors.choose(inside, option, known - {'key', 'target'})
-      if isinstance(options[option], int | float):
-        real(high=1_000_000)(f'{inside}.{option}', options[option])
-    kept[name] = mapping(inside, options)
-  return MappingProxyType(kept)
-
-
-def network(field: str, value: Any) -> Mapping[str, Any]:
-  """Options of a network, whose numbers float32 can hold."""
-  kept = mapping(field, value)
-  for name, given in kept.items():
-    for number in given if isinstance(given, tuple) else (given,):
-      if isinstance(number, float):
-        real()(f'{field}.{name}'.replace('.options', ''), number)
+      errors.choose(inside, option, known.keys() - {'key', 'target'})
+      given, check = options[option], OPTION.get(type(known[option]))
+      if check and not (isinstance(given, tuple) or hasattr(given, 'shape')):
+        check(f'{inside}.{option}', given)
+    keywords(1_000_000)(inside, options)
   return kept
 
 
@@ -85,28 +92,28 @@ def milestones(field: str, value: Any) -> Mapping[str, float]:
   limits = {'train_loss': real(0), 'test_accuracy': real(0, 1)}
   _same_keys(field, mapping(field, value), limits)
   kept = {name: limits[name](f'{field}.{name}', value[name]) for name in limits}
-  return MappingProxyType(kept)
+  return Frozen(kept)
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
   """`models.build`; `options` is the rest of the section."""
 
-  name: Annotated[str, path]
-  options: Annotated[Mapping[str, Any], network]
+  name: Annotated[str, string]
+  options: Annotated[Mapping[str, Any], keywords(math.inf)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
   """`data.load`; `options` is the rest of the section."""
 
-  name: Annotated[str, path]
+  name: Annotated[str, string]
   batch_size: Annotated[int, count(1)]
   data_dir: Annotated[str | None, maybe(path)]
   label_noise: Annotated[float, real(0, 1)]
   subset: Annotated[int | None, maybe(count(1, 1 << 31))]
   augment: Annotated[tuple[str, ...], some_of(lambda: AUGMENTATIONS, 0)]
-  options: Annotated[Mapping[str, Any], mapping]
+  options: Annotated[Mapping[str, Any], keywords(1 << 24)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +141,9 @@ class Loss:
 class Objective:
   """`objectives.make`, which knows what each of them takes."""
 
-  name: Annotated[str, path]
+  name: Annotated[str, string]
   weight: Annotated[float | None, maybe(real(0))]
-  options: Annotated[Mapping[str, Any], mapping]
+  options: Annotated[Mapping[str, Any], keywords(1_000_000)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +155,7 @@ class Train:
   eval_every: Annotated[str, words]
   milestones: Annotated[Mapping[str, float], milestones]
   tensorboard: Annotated[bool, flag]
-  resident_bytes: Annotated[int, count(0, 1 << 50)]
+  resident_bytes: Annotated[int, count(0, 1 << 50)] = 2 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +210,11 @@ class Evaluation:
       f'{prefix}eps', self.eps, self.norm != 'linf' or self.eps <= 1,
       'in pixel units, at most their range of 1: 8/255 is 0.0314',
     )  # fmt: skip
+    # The farthest two images of N values are: sqrt(N), here of 4096 x 4096.
+    errors.require(
+      f'{prefix}eps', self.eps, self.eps <= 4096,
+      'in pixel units, at most 4096 for l2',
+    )  # fmt: skip
     errors.require(
       f'{prefix}checkpoints', self.checkpoints, 'last' in self.checkpoints,
       "a tuple with 'last'",
@@ -253,13 +265,18 @@ def record(cls: type, field: str, given: Any) -> Any:
   defaults = {f.name: f.default for f in dataclasses.fields(cls)}
   defaults = {k: v for k, v in defaults.items() if v is not dataclasses.MISSING}
   given = defaults | dict(mapping(field or 'config', given))
-  if 'options' in hints and cls not in (Objective, Evaluation):
-    rest = {k: given.pop(k) for k in [*given] if k not in hints}
+  rest_is_options = cls in (Model, Data)
+  if rest_is_options:
+    # A key 'options' of such a section is an option like any, an unknown one.
+    names = hints.keys() - {'options'}
+    rest = {k: given.pop(k) for k in [*given] if k not in names}
     given['options'] = rest
   _same_keys(field, given, hints)
   values = {}
   for name, hint in hints.items():
     where = f'{field}.{name}'.lstrip('.')
+    if name == 'options' and rest_is_options:
+      where = field
     if dataclasses.is_dataclass(hint):
       values[name] = record(hint, where, given[name])
     else:
