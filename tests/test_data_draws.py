@@ -16,14 +16,18 @@ AUGMENT += [tuple(augment.AUGMENTATIONS)]
 
 
 def stored(mask=True, white=255, seen=None):
-  """Random pixels, 16 high and 24 wide; what is fetched is added to `seen`."""
+  """Random pixels, 16 high and 24 wide, and a mask of those bright in red.
+
+  What is fetched is added to `seen`.
+  """
   draws = np.random.default_rng(0)
   columns = {
     'image': draws.integers(0, white + 1, (COUNT, 16, 24, 3), np.uint8),
     'label': draws.integers(0, CLASSES, COUNT),
   }
   if mask:
-    columns['mask'] = draws.integers(0, 2, (COUNT, 16, 24), np.uint8)
+    bright = columns['image'][..., 0] > white // 2
+    columns['mask'] = bright.astype(np.uint8)
 
   def fetch(at):
     if seen is not None:
@@ -69,6 +73,12 @@ def test_an_assembled_batch_has_the_bits_of_batch_at(augment, pixels, options):
     same_bits(assemble(table, at(draws, i)), made.batch_at(3 + i))
   whole = jax.jit(jax.vmap(data.assemble, (None, 0)))(table, draws)
   same_bits(at(whole, 1), made.batch_at(4))
+
+
+@pytest.mark.parametrize('augment', AUGMENT, ids='+'.join)
+def test_a_mask_moves_with_its_image(augment):
+  batch = source(augment).batch_at(2)
+  np.testing.assert_array_equal(batch['mask'], batch['image'][..., 0] > 0.5)
 
 
 @pytest.mark.parametrize('white', [16, 255])

@@ -190,7 +190,9 @@ def test_a_data_set(run):
 
 def test_an_augmentation(run):
   run('An augmentation')
-  load = lambda names: data.load('digits', 'train', batch_size=64, augment=names)
+  load = lambda names: data.load(
+    'digits', 'train', batch_size=64, augment=names
+  )
   plain, turned = load(()), load(('turn',))
   draw = {name: a[0] for name, a in turned.draws(3, 1).items()}
   batch = turned.batch_at(3)
