@@ -73,6 +73,7 @@ def main(_) -> int:
   from implicit_attr import report, run
   from implicit_attr.evaluation import theory_on_run
   from implicit_attr.runs import lock, records
+  from implicit_attr.runs.metrics import read_metrics
   from implicit_attr.runtime import dist, programs
   from implicit_attr.sweeps import sweep
 
@@ -115,7 +116,7 @@ def main(_) -> int:
       '--workdir', str(workdir), ours, 'a folder that no other process is in'
     )
     status = _ended(lambda: job(lanes, [workdir]))
-  if first and (status != STOPPED or records.read_metrics(workdir)):
+  if first and (status != STOPPED or read_metrics(workdir)):
     print(report.write(workdir))
   return status
 

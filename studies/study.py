@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from implicit_attr import claims
-from implicit_attr.runs import records as records_of
+from implicit_attr.runs.metrics import read_metrics
 
 RULES = {
   'last': 'fixed duration',
@@ -168,7 +168,7 @@ def guards(records: list[dict], rule: str) -> str:
 def of_attention(run: pathlib.Path) -> dict[str, float]:
   """The last attention diagnostics of a run; {} without attention."""
   found: dict[str, float] = {}
-  for line in records_of.read_metrics(run):
+  for line in read_metrics(run):
     found |= {k: v for k, v in line.items() if k in DIAGNOSTICS}
   return found
 

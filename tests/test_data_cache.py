@@ -1,11 +1,14 @@
 """Is a set whole, whoever else writes it and whenever a writer is killed?"""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 
+import numpy as np
 import pytest
 
 from implicit_attr.data import cache
@@ -82,3 +85,56 @@ def test_failed_writer_leaves_nothing(tmp_path):
     (part / 'file').write_text('x')
     raise ZeroDivisionError
   assert list(tmp_path.iterdir()) == []
+
+
+ARRAYS = {'image': np.arange(60, dtype=np.uint8), 'label': np.arange(3)}
+
+
+@pytest.fixture
+def kept(tmp_path):
+  cache.write(tmp_path / 'set', ARRAYS)
+  return tmp_path / 'set'
+
+
+def test_arrays_come_back_as_they_were(kept):
+  arrays = cache.read(kept, ARRAYS)
+  assert arrays.keys() == ARRAYS.keys()
+  for name, values in arrays.items():
+    assert values.dtype == ARRAYS[name].dtype
+    np.testing.assert_array_equal(values, ARRAYS[name])
+
+
+@pytest.mark.parametrize(
+  'manifest',
+  [
+    '', 'null', '5', '[]', '{}', '"text"', '[' * 100_000, '{"image": null}',
+    '{"image": 5, "label": 5}', '\0' * 40,
+  ],
+  ids=lambda text: text[:9],
+)  # fmt: skip
+def test_a_manifest_of_any_other_kind_is_no_cache(kept, manifest):
+  (kept / 'manifest.json').write_text(manifest)
+  assert cache.read(kept, ARRAYS) is None
+
+
+@pytest.mark.parametrize('name', ARRAYS)
+@pytest.mark.parametrize('file', [False, True])
+def test_a_manifest_that_lacks_an_entry_is_no_cache(kept, name, file):
+  manifest = kept / 'manifest.json'
+  sums = json.loads(manifest.read_text())
+  del sums[name]
+  manifest.write_text(json.dumps(sums))
+  if file:
+    (kept / f'{name}.npy').unlink()
+  assert cache.read(kept, ARRAYS) is None
+
+
+def test_a_change_that_keeps_simple_sums_is_seen(kept):
+  path = kept / 'image.npy'
+  content = bytearray(path.read_bytes())
+  before = zlib.adler32(content)
+  for place, change in ((-9, 1), (-8, -2), (-7, 1)):
+    content[place] += change
+  assert zlib.adler32(content) == before
+  path.write_bytes(content)
+  assert cache.read(kept, ARRAYS) is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import data
-from implicit_attr.data import cache, planted, prepared
+from implicit_attr.data import cache, planted, prepared, tfds_sets
 from implicit_attr.errors import InputError
 
 SMALL = {'batch_size': 8, 'difficulty': 'easy', 'examples': 40}
@@ -114,6 +114,18 @@ def test_damaged_cache_is_seen_and_made_again(home, place, file, kind):
   assert equal(load(home, 'shapes').examples(range(40)), before)
   assert path.read_bytes() == good
   assert not list(home.rglob('.part-*'))
+
+
+@pytest.mark.parametrize('text', ['null', '5', '{}', '{"label": "0"}'])
+def test_a_cache_with_another_manifest_is_made_again(home, place, text):
+  place('shapes/1.0.0')
+  before = load(home, 'shapes').examples(range(40))
+  pattern = 'cache/implicit_attr/decoded/shapes-train-*/manifest.json'
+  (path,) = home.glob(pattern)
+  good = path.read_bytes()
+  path.write_text(text)
+  assert equal(load(home, 'shapes').examples(range(40)), before)
+  assert path.read_bytes() == good
 
 
 def test_second_load_reads_the_cache_not_the_records(home, place, monkeypatch):
@@ -235,6 +247,34 @@ def test_damaged_records_end_in_one_line(home, place, file, kind):
   with pytest.raises(InputError, match=r'data\.name') as caught:
     load(home, 'shapes')
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'text', ['null', '5', '[]', '{}', '{"name": "shapes", "splits": 5}']
+)
+def test_metadata_of_any_other_kind_ends_in_one_line(home, place, text):
+  (place('shapes/1.0.0') / 'dataset_info.json').write_text(text)
+  with pytest.raises(InputError, match=r'data\.name') as caught:
+    load(home, 'shapes')
+  assert '\n' not in str(caught.value)
+
+
+def test_a_flipped_bit_of_a_record_is_never_another_picture(place):
+  folder = place('shapes/1.0.0')
+  (path,) = folder.glob('shapes-train.*')
+  fetch = lambda: tfds_sets.open_split(folder, 'train').fetch(np.arange(40))
+  good, before, refused = path.read_bytes(), fetch(), 0
+  used = len(good.rstrip(b'\0'))
+  draws = np.random.default_rng(0)
+  for at in [*range(0, 64, 8), *draws.integers(0, used, 16)]:
+    content = bytearray(good)
+    content[at] ^= 1 << draws.integers(8)
+    path.write_bytes(content)
+    try:
+      assert equal(fetch(), before)
+    except (OSError, RuntimeError, ValueError):
+      refused += 1
+  assert refused > 12
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from implicit_attr import errors
 from implicit_attr.runs import records
+from implicit_attr.runs.metrics import Metrics, read_metrics
 
 
 def test_a_silenced_process_writes_nothing_and_reads_all(tmp_path, monkeypatch):
@@ -18,7 +19,7 @@ def test_a_silenced_process_writes_nothing_and_reads_all(tmp_path, monkeypatch):
   records.write_json(tmp_path / 'new.json', {})
   records.write_arrays(tmp_path / 'new.npz', {'a': np.ones(3)})
   records.write_status(tmp_path, 'finished', 3)
-  metrics = records.Metrics(tmp_path, 0)
+  metrics = Metrics(tmp_path, 0)
   metrics.write(0, {'a': 1})
   metrics.close()
   records.claim(tmp_path, {'a': 1})
@@ -30,11 +31,13 @@ def test_a_silenced_process_writes_nothing_and_reads_all(tmp_path, monkeypatch):
 FULL = """
 import pathlib, resource, sys
 import numpy as np
-from implicit_attr import errors, records
+from implicit_attr import errors
+from implicit_attr.runs import records
+from implicit_attr.runs.metrics import Metrics
 folder = pathlib.Path(sys.argv[1])
 records.write_json(folder / 'a.json', 'old')
 records.write_arrays(folder / 'a.npz', {'a': np.zeros(3)})
-metrics = records.Metrics(folder, 0)
+metrics = Metrics(folder, 0)
 metrics.write(0, {'a': 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # like a full disk
 noise = np.random.default_rng(0).random(1000)
@@ -63,4 +66,4 @@ def test_a_full_disk_is_one_line_and_spares_what_is_there(tmp_path):
   ]  # fmt: skip
   assert json.loads((tmp_path / 'a.json').read_text()) == 'old'
   np.testing.assert_array_equal(np.load(tmp_path / 'a.npz')['a'], np.zeros(3))
-  assert records.read_metrics(tmp_path) == [{'step': 0, 'a': 1}]
+  assert read_metrics(tmp_path) == [{'step': 0, 'a': 1}]

@@ -22,12 +22,14 @@ from implicit_attr import (
   models,
   objectives,
 )  # fmt: skip
+from implicit_attr.data import augment
 from implicit_attr.models import features
 
 ROOT = pathlib.Path(__file__).parent.parent
 DICTS = (
   models.MODELS, models.KERNELS, features.FEATURE_MAPS, attribution.METHODS,
   attacks.OBJECTIVES, objectives.OBJECTIVES, claims.CLAIMS,
+  augment.AUGMENTATIONS,
 )  # fmt: skip
 LONGEST = 13
 """Lines of a block, imports, docstrings and empty lines not counted."""
@@ -184,6 +186,22 @@ def test_a_data_set(run):
   np.testing.assert_array_equal(upright, batch['label'] == 0)
   other = stripes('test').fetch(np.arange(4))['image']
   assert (other != stripes('train').fetch(np.arange(4))['image']).any()
+
+
+def test_an_augmentation(run):
+  run('An augmentation')
+  load = lambda names: data.load(
+    'digits', 'train', batch_size=64, augment=names
+  )
+  plain, turned = load(()), load(('turn',))
+  draw = {name: a[0] for name, a in turned.draws(3, 1).items()}
+  batch = turned.batch_at(3)
+  made = jax.jit(data.assemble)(turned.table(), draw)['image']
+  np.testing.assert_array_equal(made, batch['image'])
+  images = plain.batch_at(3)['image']
+  images[draw['turn']] = images[draw['turn'], ::-1, ::-1]
+  np.testing.assert_array_equal(batch['image'], images)
+  assert 16 < draw['turn'].sum() < 48
 
 
 def test_a_probe(run, net):

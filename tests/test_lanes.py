@@ -12,6 +12,7 @@ from configs import digits_cnn, digits_mlp, digits_vit
 from implicit_attr import errors, run
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
+from implicit_attr.runs.metrics import read_metrics
 from implicit_attr.runtime import programs
 from implicit_attr.train import experiment, lanes, loop, run_folder, spans
 
@@ -73,7 +74,7 @@ def lines(workdir: pathlib.Path) -> list[dict]:
   """metrics.jsonl without what a clock wrote."""
   return [
     {k: v for k, v in line.items() if not k.startswith('time/')}
-    for line in records.read_metrics(workdir)
+    for line in read_metrics(workdir)
   ]
 
 

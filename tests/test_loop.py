@@ -200,6 +200,26 @@ def test_a_state_that_is_not_finite_is_never_saved(built, folder):
   assert not [p for p in rolling.iterdir() if p.name.isdigit()]
 
 
+def test_a_run_that_goes_on_says_which_lines_were_lost(built, tmp_path, caplog):
+  state, log = jax.device_get(built.init()), built.every['log']
+  begin = lambda: run_folder.RunFolder(built, tmp_path, Tracker.memory)
+  run = begin()
+  for step in range(2 * log + 1):
+    run.write(step, {}, [], {})
+  run.save(2 * log + 1, state, state.params, [])
+  run.close()
+  begin().close()
+  assert not caplog.records
+  file = tmp_path / 'metrics.jsonl'
+  lines = file.read_text().splitlines(keepends=True)
+  file.write_text(''.join(lines[:log] + lines[log + 1 :]))
+  run = begin()
+  run.close()
+  assert run.first == 2 * log + 1
+  (said,) = [r.getMessage() for r in caplog.records]
+  assert said.endswith(f'no line is there for step {log}')
+
+
 def test_a_folder_that_was_ahead_counts_its_own_updates_only(built, tmp_path):
   lanes = Lanes.of([built, dataclasses.replace(built)])
   runs = [

@@ -15,6 +15,7 @@ import pytest
 from configs.sweeps import lr_batch
 from implicit_attr import errors
 from implicit_attr.runs import lock, records
+from implicit_attr.runs.metrics import Metrics
 from implicit_attr.sweeps import summary, sweep
 from implicit_attr.train.run_folder import Diverged
 from implicit_attr.train.spans import Interrupted
@@ -50,7 +51,7 @@ class Stub:
     for config, workdir in zip(configs, workdirs, strict=True):
       self.ran.append(workdir.name)
       records.claim(workdir, config)
-      metrics = records.Metrics(workdir, 0)
+      metrics = Metrics(workdir, 0)
       metrics.write(0, {'eval/accuracy': 0.1, 'train/loss': float('nan')})
       metrics.write(5, {'eval/accuracy': 0.5 + config['seed']})
       metrics.close()

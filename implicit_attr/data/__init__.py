@@ -1,4 +1,4 @@
-"""Which images are trained on, and which of them are in the batch of a step?
+"""Data: images with labels, and which of them are in the batch of a step.
 
 `load(name, split, batch_size=…)` gives a `Source`; its `batch_at(step)` is a
 pure function of (seed, step, shard), so there is no iterator to checkpoint.

@@ -57,8 +57,10 @@ def _draw_flip(
 
 def _flip(images: Any, mirrored: Any, xp: Any) -> Any:
   """The mirror image, left for right, of about every second example."""
-  where = mirrored.reshape((-1,) + (1,) * (images.ndim - 1))
-  return xp.where(where, images[:, :, ::-1], images)
+  height, width = images.shape[1:3]
+  x = xp.where(mirrored[:, None], xp.arange(width)[::-1], xp.arange(width))
+  each = xp.arange(len(x))[:, None, None]
+  return images[each, xp.arange(height)[:, None], x[:, None, :]]
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {

@@ -1,4 +1,4 @@
-"""How are decoded arrays kept between runs, so that none can be half written?
+"""Cache of decoded arrays between runs, never half written, with SHA-256 sums.
 
 A set of arrays is a folder of `.npy` files and a manifest. It is written under
 a temporary name and renamed when complete: a writer that is killed leaves no
@@ -7,6 +7,7 @@ What is read back is checked against the manifest; a damaged set is not used.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -14,8 +15,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -66,16 +66,23 @@ def whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(part, ignore_errors=True)
 
 
-def read(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
-  """The arrays in `folder`, memory-mapped; None unless it holds a sound set."""
+def read(
+  folder: pathlib.Path, needed: Collection[str]
+) -> dict[str, np.ndarray] | None:
+  """The arrays in `folder`, memory-mapped; None unless it holds a sound set.
+
+  Guarantees: they have the bits that were written, and none is lacking that
+  was written or is `needed`.
+  """
   try:
     sums = json.loads((folder / _MANIFEST).read_text())
-    paths = {name: folder / f'{name}.npy' for name in sums}
-    if any(_checksum(paths[name]) != sums[name] for name in sums):
+    paths = {path.stem: path for path in folder.glob('*.npy')}
+    if sums != {name: _checksum(path) for name, path in paths.items()}:
       return None
     maps = {k: np.load(path, mmap_mode='r') for k, path in paths.items()}
-    return {k: np.asarray(values) for k, values in maps.items()}
-  except (OSError, ValueError, AttributeError):
+    whole = set(needed) <= set(maps)
+    return {k: np.asarray(v) for k, v in maps.items()} if whole else None
+  except (OSError, ValueError, RecursionError):
     return None
 
 
@@ -102,13 +109,10 @@ def write(
   except OSError as error:
     logging.warning('decoded images are not cached: %s', error)
     return arrays
-  return read(folder) or arrays
+  return read(folder, arrays) or arrays
 
 
-def _checksum(path: pathlib.Path) -> int:
-  """Adler-32 of the file: some GB/s, and no truncation gets past it."""
-  total = 1
+def _checksum(path: pathlib.Path) -> str:
+  """SHA-256 of the file: a second for 2 GB, and no change gets past it."""
   with path.open('rb') as file:
-    while chunk := file.read(1 << 22):
-      total = zlib.adler32(chunk, total)
-  return total
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,4 +1,4 @@
-"""Where do real images come from without a network? scikit-learn's digits.
+"""Digits of scikit-learn: real images that need no network.
 
 1,797 handwritten digits of the UCI set "Optical Recognition of Handwritten
 Digits" (Alpaydin, Kaynak 1998), 8x8 pixels with values 0 to 16, ten classes.
@@ -23,7 +23,8 @@ def digits(split: str) -> Stored:
   """
   folder = cache.root() / 'digits-v1'
   # Importing scikit-learn takes seconds; its copy is read in milliseconds.
-  stored = cache.read(folder) or cache.write(folder, _from_sklearn())
+  stored = cache.read(folder, ('image', 'label'))
+  stored = stored or cache.write(folder, _from_sklearn())
   image, label = np.asarray(stored['image']), np.asarray(stored['label'])
   shuffled = generator(0, 'data/digits').permutation(len(label))
   by_class = shuffled[np.argsort(label[shuffled], kind='stable')]

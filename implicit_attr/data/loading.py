@@ -1,4 +1,4 @@
-"""Which set does a name mean, and what may be asked of it?"""
+"""Loading of a set by name: `digits`, `planted`, or one of TFDS."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What does an image look like whose explanation is known beforehand?
+"""Planted glyphs: images whose explanation is known, with its mask.
 
 A planted image is a random texture with one 8x8 glyph that decides the class
 and, elsewhere, glyphs of a second family that say nothing. Every glyph is a

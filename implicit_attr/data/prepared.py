@@ -1,8 +1,11 @@
-"""Where on this machine are the sets of TensorFlow Datasets, and are they read?
+"""Sets that TensorFlow Datasets has prepared here, found and decoded once.
 
 A prepared set is a folder `name[/config]/version` with a dataset_info.json. It
 is found without importing TensorFlow Datasets, decoded once and kept as arrays
 in the user's cache folder; only sets too large for that are decoded as used.
+
+A flipped bit is seen: arrays in the cache have sums of their own, and
+array_record keeps a hash of every chunk and refuses one that has changed.
 """
 
 import hashlib
@@ -119,7 +122,7 @@ def stored(folder: pathlib.Path, split: str) -> Stored:
     return _stored(folder, split)
   except errors.InputError:
     raise
-  except (OSError, RuntimeError, ValueError, KeyError) as error:
+  except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
     reason = str(error).partition('\n')[0]
     raise errors.InputError(
       f'data.name: the set prepared in {folder} cannot be read, remove it and '
@@ -142,7 +145,7 @@ def _stored(folder: pathlib.Path, split: str) -> Stored:
     split = 'validation'
   errors.choose('data.split', split, splits)
   kept = cache.root() / 'decoded' / f'{name}-{split}-{_fingerprint(folder)}'
-  arrays = cache.read(kept)
+  arrays = cache.read(kept, ('image', 'label', 'classes'))
   if arrays is None:
     from implicit_attr.data import tfds_sets
 

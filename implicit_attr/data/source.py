@@ -141,9 +141,10 @@ class Source:
     """What `assemble` needs beside draws: 'image', stored pixels [N, H, W, C]
     of all examples in the order of their indices, 'levels', and 'mask'
     [N, H, W] where the set knows the truth."""
-    raw = self._stored.fetch(self._positions)
-    pixels = {name: raw[name] for name in ('image', 'mask') if name in raw}
-    return pixels | {'levels': self.levels}
+    whole = self.stored(np.arange(len(self)))
+    self._labels = whole.pop('label')  # `draws` needs them: one pass for both
+    del whole['index']
+    return whole | {'levels': self.levels}
 
   def draws(
     self, step: int, n: int, *, pixels: bool = False

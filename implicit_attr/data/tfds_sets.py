@@ -1,4 +1,4 @@
-"""What do we ask of TensorFlow Datasets? To write planted, to read any set.
+"""TensorFlow Datasets: a builder of planted sets, and a reader of any set.
 
 The only file that imports it, and itself imported only where a set is not in
 the cache yet: the import alone takes half a second. TensorFlow is not needed:

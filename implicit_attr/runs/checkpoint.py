@@ -1,4 +1,4 @@
-"""How does a run survive? orbax behind three verbs: save, restore, newest.
+"""Checkpoints of a run: orbax behind three verbs, save, restore and newest.
 
 Every checkpoint carries names, types and a hash of its own leaves: orbax
 restores a flipped bit without a word, and casts to whatever type it is asked

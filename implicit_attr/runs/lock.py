@@ -1,4 +1,4 @@
-"""Is another process at work in this folder?"""
+"""Locks of run folders: one process at a time, by flock of the kernel."""
 
 import contextlib
 import fcntl
@@ -18,11 +18,11 @@ def lock(folder: pathlib.Path) -> Iterator[bool]:
   says who held it last.
 
   Raises:
-    InputError: the folder cannot be made.
+    InputError: the folder cannot be made, or its file system has no locks.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / '.lock').open('a+')
+    file = (folder / '.lock').open('ab', buffering=0)
   except OSError as e:
     raise errors.InputError(
       f'--workdir={str(folder)!r} must be a folder that can be written '
@@ -34,7 +34,12 @@ def lock(folder: pathlib.Path) -> Iterator[bool]:
     except BlockingIOError:
       yield False
       return
-    file.truncate(0)
-    file.write(f'{os.uname().nodename} {os.getpid()}\n')
-    file.flush()
+    except OSError as e:  # ENOLCK of NFS
+      raise errors.InputError(
+        f'--workdir={str(folder)!r} must be on a file system with locks '
+        f'({e.strerror})'
+      ) from e
+    with contextlib.suppress(OSError):  # a full disk: it is held all the same
+      file.truncate(0)
+      file.write(f'{os.uname().nodename} {os.getpid()}\n'.encode())
     yield True

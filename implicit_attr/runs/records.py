@@ -1,11 +1,7 @@
-"""What does a run write down? One config.json, and one JSON line a step.
-
-The lines are the record; TensorBoard, where asked for, is a mirror of them.
-"""
+"""Files of a run folder, written whole or not at all; config and status."""
 
 import contextlib
 import json
-import math
 import os
 import pathlib
 import platform
@@ -27,13 +23,17 @@ _PACKAGES = (
   'tensorflow-datasets', 'ml_collections', 'numpy',
 )  # fmt: skip
 
-
 _SILENT = threading.Event()
 
 
 def silence() -> None:
   """From now on this process writes no record: process 0 of the run does."""
   _SILENT.set()
+
+
+def silenced() -> bool:
+  """Whether this process writes no record."""
+  return _SILENT.is_set()
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -162,17 +162,16 @@ def continued(
   Raises:
     InputError: there is no run, or `config` differs in more than that.
   """
-  found = read_config(workdir)['config']
+  old = read_config(workdir)['config']
   if config is None:
-    return found
+    return old
   config = json.loads(json.dumps(config))
-  same = {**config, 'evaluation': found['evaluation']}
-  _same(workdir, found, same)
+  _same(workdir, old, {**config, 'evaluation': old.get('evaluation')})
   return config
 
 
-def _same(workdir: pathlib.Path, found: dict, config: dict) -> None:
-  changes = differences(found, config)
+def _same(workdir: pathlib.Path, old: dict, config: dict) -> None:
+  changes = differences(old, config)
   errors.require(
     '--workdir', str(workdir), not changes,
     'a new folder, or one of the same config; it differs in '
@@ -182,19 +181,37 @@ def _same(workdir: pathlib.Path, found: dict, config: dict) -> None:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """config.json of a run.
+  """config.json of a run, whose 'config' is a mapping.
 
   Raises:
-    InputError: there is none, or it does not parse.
+    InputError: there is none, or it holds anything else; says in which line.
   """
   path = workdir / 'config.json'
   try:
-    return json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError) as e:
+    about = parsed(path.read_bytes())
+    if not isinstance(about, dict) or not isinstance(about.get('config'), dict):
+      raise ValueError("it holds no mapping 'config'")
+  except (OSError, ValueError) as e:
     raise errors.InputError(
       f'--workdir={str(workdir)!r} must be the folder of a run, with a '
-      f'readable config.json'
+      f'readable config.json ({getattr(e, "strerror", None) or e})'
     ) from e
+  return about
+
+
+def parsed(data: bytes) -> Any:
+  """The value of JSON in UTF-8.
+
+  Raises:
+    ValueError: it is something else; names the line.
+  """
+  try:
+    return json.loads(data.decode())
+  except UnicodeDecodeError as e:
+    line = data.count(b'\n', 0, e.start) + 1
+    raise ValueError(f'line {line} is not UTF-8') from e
+  except RecursionError as e:
+    raise ValueError('brackets within brackets, too many') from e
 
 
 def write_status(
@@ -208,77 +225,7 @@ def write_status(
 def read_status(workdir: pathlib.Path) -> dict[str, Any]:
   """status.json of a run; {} if there is none, or it does not parse."""
   try:
-    found = json.loads((workdir / 'status.json').read_text())
+    status = parsed((workdir / 'status.json').read_bytes())
   except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}
-
-
-class Metrics:
-  """metrics.jsonl, opened to continue at `step`.
-
-  Lines of steps >= `step`, and a last line that a kill cut in half, are
-  dropped first: the run is about to write them again, so that no step is lost
-  or doubled.
-
-  Raises:
-    InputError: the folder cannot be written; so does `write`, on a full disk,
-      and then the lines before it are whole.
-  """
-
-  def __init__(
-    self, workdir: pathlib.Path, step: int, tensorboard: bool = False
-  ):
-    self._path = workdir / 'metrics.jsonl'
-    self._file = self._mirror = None
-    if _SILENT.is_set():
-      return
-    kept = [line for line in read_metrics(workdir) if line['step'] < step]
-    text = ''.join(json.dumps(line) + '\n' for line in kept)
-    write_file(self._path, lambda file: file.write(text.encode()))
-    self._file = self._path.open('a')
-    if tensorboard:
-      from tensorboardX import SummaryWriter
-
-      self._mirror = SummaryWriter(str(workdir / 'tensorboard'))
-
-  def write(self, step: int, values: dict[str, Any]) -> None:
-    """Appends {'step': step, **values}; a non-finite number becomes null."""
-    if self._file is None:
-      return
-    clean = {
-      key: None if isinstance(v, float) and not math.isfinite(v) else v
-      for key, v in values.items()
-    }
-    try:
-      self._file.write(json.dumps({'step': step, **clean}) + '\n')
-      self._file.flush()
-      os.fsync(self._file.fileno())  # a checkpoint may follow
-    except OSError as e:
-      raise errors.InputError(
-        f'{str(self._path)!r} cannot be written ({e.strerror or e})'
-      ) from e
-    if self._mirror is not None:
-      for key, value in clean.items():
-        if isinstance(value, int | float):
-          self._mirror.add_scalar(key, value, step)
-
-  def close(self) -> None:
-    if self._file is not None:
-      with contextlib.suppress(OSError):  # told by `write` already
-        self._file.close()
-    if self._mirror is not None:
-      self._mirror.close()
-
-
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Every whole line of metrics.jsonl; empty if there is none."""
-  path = workdir / 'metrics.jsonl'
-  lines = []
-  if path.exists():
-    for line in path.read_text().splitlines():
-      try:
-        lines.append(json.loads(line))
-      except json.JSONDecodeError:
-        break  # cut by a kill; nothing follows it
-  return lines
+  return status if isinstance(status, dict) else {}

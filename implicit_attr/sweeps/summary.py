@@ -14,6 +14,7 @@ from typing import Any
 
 from implicit_attr import errors
 from implicit_attr.runs import records
+from implicit_attr.runs.metrics import read_metrics
 
 Row = dict[str, Any]
 """'run' (path under the root), 'status', 'step', 'message', 'config' {a.b:
@@ -86,7 +87,7 @@ def _read(workdir: pathlib.Path) -> Row:
   except (errors.InputError, KeyError, TypeError):
     config = {}
   metrics: dict[str, float] = {}
-  for line in records.read_metrics(workdir):
+  for line in read_metrics(workdir):
     metrics |= {
       name: value
       for name, value in line.items()

@@ -16,7 +16,9 @@ import numpy as np
 from implicit_attr import numerics
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints
+from implicit_attr.runs.metrics import Metrics
 from implicit_attr.train.experiment import Experiment
+from implicit_attr.train.spans import events
 from implicit_attr.train.state import State
 from implicit_attr.types import Tree
 
@@ -78,9 +80,11 @@ class RunFolder:
     if not self.fresh:
       LOG.info('continuing from step %d', self.first)
     self._carried = meta['pending']
+    every = {name: experiment.every[name] for name in ('log', 'eval')}
+    due = events(experiment.total, every, ())
     self._metrics = self._closing.enter_context(
       contextlib.closing(
-        records.Metrics(workdir, self.first, settings.train.tensorboard)
+        Metrics(workdir, self.first, settings.train.tensorboard, due)
       )
     )
 
