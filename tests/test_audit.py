@@ -120,7 +120,8 @@ def test_logits_alone_lists_and_uint8_are_taken(problem):
 def test_the_table_tells_one_pixel_from_all_of_them(problem):
   given = FEW | {'eps': 0.1, 'steps': 1}
   one = audit(network(jnp.tanh), *problem, k=1, **given)
-  every = audit(network(jnp.tanh), *problem, k=1.0, **given)
+  with pytest.warns(UserWarning, match='no attack gradient'):
+    every = audit(network(jnp.tanh), *problem, k=1.0, **given)
   assert 'Top-k kept (1 pixel)' in str(one)
   assert 'Top-k kept (all pixels)' in str(every)
   for row in every.rows:
@@ -148,9 +149,10 @@ def test_a_dead_network_has_no_robustness_to_report(problem):
     )
   for row in result.rows:
     assert row['n'] == row['n_undefined'] == 12
-    for name, value in row['metrics'].items():
+    for name in ('cosine', 'pearson'):
+      value = row['metrics'][name]
       assert value == {'mean': None, 'low': None, 'high': None, 'n': 0}, name
-  assert 'undefined' in str(result) and '1.000' not in str(result)
+  assert 'undefined' in str(result)
 
 
 @pytest.mark.parametrize('kind', [np.float32, np.float64])
