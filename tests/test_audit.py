@@ -1,5 +1,9 @@
 """Does an audit measure what an attack does, and refuse what it cannot?"""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,18 +38,18 @@ def problem():
 
 
 def test_without_a_radius_every_map_is_unchanged(problem):
-  found = audit(network(jnp.tanh), *problem, eps=0.0, **FEW)
-  for row in found.rows:
+  result = audit(network(jnp.tanh), *problem, eps=0.0, **FEW)
+  for row in result.rows:
     assert row['n'] == 12
     for value in row['metrics'].values():
       np.testing.assert_allclose(value['mean'], 1, rtol=1e-5)
 
 
 def test_the_attack_moves_maps_further_than_random_signs_do(problem):
-  found = audit(network(jnp.tanh), *problem, eps=0.1, **FEW)
-  topk = {row['attack']: row['metrics']['topk']['mean'] for row in found.rows}
+  result = audit(network(jnp.tanh), *problem, eps=0.1, **FEW)
+  topk = {row['attack']: row['metrics']['topk']['mean'] for row in result.rows}
   assert topk['topk'] < topk['random_sign'] - 0.05
-  assert f'{topk["topk"]:.3f}' in str(found)
+  assert f'{topk["topk"]:.3f}' in str(result)
 
 
 def test_piecewise_linear_maps_do_not_move_and_a_smooth_network_mends_it(
@@ -66,8 +70,8 @@ def test_piecewise_linear_maps_do_not_move_and_a_smooth_network_mends_it(
 def test_the_truth_where_known_is_compared_with_the_map(problem):
   mask = np.zeros((12, 8, 8), bool)
   mask[:, :4] = True
-  found = audit(network(jnp.tanh), *problem, eps=0.0, mask=mask, **FEW)
-  share = found.rows[0]['faithfulness']['mask_mass']['mean']
+  result = audit(network(jnp.tanh), *problem, eps=0.0, mask=mask, **FEW)
+  share = result.rows[0]['faithfulness']['mask_mass']['mean']
   assert 0.3 < share < 0.7
 
 
@@ -83,6 +87,10 @@ def test_the_truth_where_known_is_compared_with_the_map(problem):
     ({'objectives': ('target_map',)}, 'attacks'),
     ({'k': 2.0}, 'k='),
     ({'eps': -1.0}, 'eps='),
+    ({'eps': 8.0}, '8/255'),
+    ({'eps': 9.0, 'norm': 'l2'}, '8/255'),
+    ({'similarities': ('sim',)}, "did you mean 'ssim'"),
+    ({'y': lambda y: y.astype(float)}, 'y.dtype'),
     ({'norm': 'l3'}, 'norm='),
     ({'steps': 0}, 'steps='),
   ],
@@ -94,3 +102,91 @@ def test_bad_input_is_one_line_with_its_name(problem, change, message):
   with pytest.raises(errors.InputError, match=message) as refused:
     audit(network(jnp.tanh), params, given.pop('x'), given.pop('y'), **given)
   assert '\n' not in str(refused.value)
+
+
+def test_logits_alone_lists_and_uint8_are_taken(problem):
+  params, x, y = problem
+  given = FEW | {'eps': 0.1}
+  levels = np.rint(255 * x).astype(np.uint8)
+  plain = audit(network(jnp.tanh), params, levels / np.float32(255), y, **given)
+  alone = lambda params, x: network(jnp.tanh)(params, x)[0]
+  labels = [int(label) for label in y]
+  taken = audit(alone, params, levels, labels, **given)
+  assert taken.rows == plain.rows
+  assert 'uint8 were divided by 255' in str(taken)
+  assert 'uint8' not in str(plain)
+
+
+def test_the_table_tells_one_pixel_from_all_of_them(problem):
+  given = FEW | {'eps': 0.1, 'steps': 1}
+  one = audit(network(jnp.tanh), *problem, k=1, **given)
+  with pytest.warns(UserWarning, match='no attack gradient'):
+    every = audit(network(jnp.tanh), *problem, k=1.0, **given)
+  assert 'Top-k kept (1 pixel)' in str(one)
+  assert 'Top-k kept (all pixels)' in str(every)
+  for row in every.rows:
+    assert row['metrics']['topk']['mean'] == 1
+  scores = one.arrays['score/gradient/random_sign/topk']
+  assert set(scores) == {0.0, 1.0}
+
+
+def test_further_similarities_are_columns_of_the_table(problem):
+  result = audit(
+    network(jnp.tanh), *problem, eps=0.0, similarities=('ssim',), **FEW
+  )
+  assert result.rows[0]['metrics']['ssim'] == pytest.approx(
+    {'mean': 1, 'low': 1, 'high': 1, 'n': 12}, rel=1e-5
+  )
+  assert 'SSIM' in str(result)
+
+
+def test_a_dead_network_has_no_robustness_to_report(problem):
+  params, x, _ = problem
+  dead = jax.tree.map(jnp.zeros_like, params)
+  with pytest.warns(UserWarning, match='no attack gradient'):
+    result = audit(
+      network(jnp.tanh), dead, x, np.zeros(12, int), eps=0.1, **FEW
+    )
+  for row in result.rows:
+    assert row['n'] == row['n_undefined'] == 12
+    for name in ('cosine', 'pearson'):
+      value = row['metrics'][name]
+      assert value == {'mean': None, 'low': None, 'high': None, 'n': 0}, name
+  assert 'undefined' in str(result)
+
+
+@pytest.mark.parametrize('kind', [np.float32, np.float64])
+def test_under_x64_the_numbers_are_those_of_float32_to_rounding(
+  problem, x64, kind
+):
+  params, x, y = problem
+  params = jax.tree.map(lambda p: p.astype(kind), params)
+  result = audit(
+    network(jnp.tanh), params, x.astype(kind), y.astype(np.int64), eps=0.0,
+    similarities=('ssim', 'lens_recall'), **FEW,
+  )  # fmt: skip
+  assert result.arrays['map/gradient/clean'].dtype == kind
+  for row in result.rows:
+    assert row['n'] == 12
+    for value in row['metrics'].values():
+      np.testing.assert_allclose(value['mean'], 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', ['digits_cnn', 'digits_vit'])
+def test_the_main_job_runs_under_x64(config, tmp_path):
+  options = {
+    'curvature': 64, 'sanity': True, 'certificates': True,
+    'similarities': "('ssim','lens_recall')",
+  }  # fmt: skip
+  done = subprocess.run(
+    [
+      sys.executable, '-m', 'implicit_attr.main',
+      f'--config=configs/{config}.py:smoke', f'--workdir={tmp_path}',
+      *(f'--config.evaluation.{name}={v}' for name, v in options.items()),
+    ],
+    env=os.environ | {'JAX_ENABLE_X64': '1', 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / 'report.html').exists()

@@ -97,6 +97,7 @@ def test_labels_of_the_twin_tell_nothing_of_the_class(built):
     e.train_set.examples(np.arange(n))['label'] for e in (built, twin)
   )
   counts = np.histogram2d(ours, theirs, bins=10)[0]
+  assert np.trace(counts) / n == pytest.approx(0.1, abs=1 / n)
   share = counts / counts.sum(1, keepdims=True)
   assert np.abs(share - 0.1).max() < 4 * np.sqrt(0.09 / counts.sum(1).min())
 

@@ -45,27 +45,20 @@ def beside(
   }
   proved = {name: r for name, r in radii.items() if not isinstance(r, str)}
 
-  def certificate(name: str, attack: str, eps: float) -> dict[str, Any]:
+  def certificate(row: dict[str, Any]) -> dict[str, Any]:
+    name = row['attribution']
     if name not in proved:
       return {'absent': radii[name]}
-    topk = arrays[f'score/{name}/{attack}/topk']
+    topk = arrays[f'score/{name}/{row["attack"]}/topk']
     values = {
       'radius': proved[name],
-      'certified': proved[name] > eps,
+      'certified': proved[name] > row['eps'],
       'unbroken': np.where(np.isnan(topk), np.nan, topk == 1),
     }
     right = arrays[f'correct/{name}']
     return {key: interval(value[right]) for key, value in values.items()}
 
-  rows = [
-    row
-    | {
-      'certificate': certificate(
-        *(row[k] for k in ('attribution', 'attack', 'eps'))
-      )
-    }
-    for row in rows
-  ]
+  rows = [{**row, 'certificate': certificate(row)} for row in rows]
   return rows, arrays | {f'certificate/{n}': r for n, r in proved.items()}
 
 
@@ -107,12 +100,11 @@ def _linear(module, params, name, x, y, k, norm) -> np.ndarray | str:
   if name != 'gradient_x_input':
     return 'only gradient and gradient × input'
   maps = slopes * x.reshape(slopes.shape)
-  return np.concatenate(
-    [
-      theory.affine_radius(np.diag(a), phi[None], k, norm)
-      for a, phi in zip(slopes, maps, strict=True)
-    ]
-  )
+  radii = [
+    theory.affine_radius(np.diag(a), phi[None], k, norm)
+    for a, phi in zip(slopes, maps, strict=True)
+  ]
+  return np.concatenate(radii)
 
 
 def _dense(module, params, x, y, k, norm) -> np.ndarray:

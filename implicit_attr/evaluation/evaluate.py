@@ -109,10 +109,10 @@ def evaluate(
     scores = scorer(state)
     for i, one in enumerate(here):
       results[i][int(one.step)] = scores[i], [], {}
-    for job, found in enumerate(attack.measured(variables), start=1):
-      name, objective, measured = found
+    for job, part in enumerate(attack.measured(variables), start=1):
+      name, objective, examples = part
       for i, one in enumerate(here):
-        mine = lanes.take(measured, i)
+        mine = lanes.take(examples, i)
         rows, arrays = attack.table(name, objective, mine)
         results[i][int(one.step)][1].extend(rows)
         results[i][int(one.step)][2].update(arrays)
@@ -131,35 +131,35 @@ def _write(
 ) -> None:
   """The files of each checkpoint, with what is measured by option only."""
   settings = experiment.settings.evaluation
-  spectrum = sanity = None
-  if settings.curvature:
-    spectrum, spectra = Spectrum(experiment), {}
-  if settings.sanity:
-    sanity = Sanity(experiment, _explain(experiment))
+  sanity = settings.sanity and Sanity(experiment, _explain(experiment))
+  spectrum = settings.curvature and Spectrum(experiment)
+  measured: dict[int, tuple] = {}
   for name, state in states.items():
     step = int(state.step)
     scores, rows, arrays = results[step]
-    if settings.certificates:
-      rows, arrays = certificates.beside(experiment, state, rows, arrays)
+    if step not in measured:
+      whole, value = experiment.mesh.replicate(state), {}
+      if settings.certificates:
+        rows, arrays = certificates.beside(experiment, state, rows, arrays)
+      value['rows'] = rows
+      if sanity:
+        value['sanity'], more = sanity(whole, arrays['class'])
+        arrays = arrays | more
+      measured[step] = value, arrays, spectrum and spectrum(whole)
+    value, arrays, spectra = measured[step]
     clean = {key.removeprefix('eval/'): v for key, v in scores.items()}
     clean['n'] = len(experiment.test_set)
     value = {
-      'checkpoint': name, 'step': step, 'clean': clean, 'rows': rows,
+      'checkpoint': name, 'step': step, 'clean': clean, **value,
       'settings': experiment.config['evaluation'],
     }  # fmt: skip
-    if sanity:
-      whole = experiment.mesh.replicate(state)
-      value['sanity'], more = sanity(whole, arrays['class'])
-      arrays = arrays | more
     # The JSON says that there is an evaluation: it goes first and comes last.
     path = workdir / 'evaluation' / f'{name}.json'
     records.remove(path)
     records.write_arrays(path.with_suffix('.npz'), arrays)
     records.write_json(path, value)
-    if spectrum:
-      if step not in spectra:
-        spectra[step] = spectrum(experiment.mesh.replicate(state))
-      numbers, arrays = spectra[step]
+    if spectra:
+      numbers, arrays = spectra
       path = workdir / 'spectrum' / f'{name}.json'
       records.write_json(path, {'checkpoint': name, 'step': step, **numbers})
       records.write_arrays(path.with_suffix('.npz'), arrays)

@@ -19,6 +19,11 @@ from implicit_attr.types import Array, Batch, Mvp
 
 MICROBATCH = 64
 TOP, ORDER, DRAWS = 5, 60, 8
+PARTS = {
+  'gauss_newton': curvature.gauss_newton,
+  'residual': curvature.residual_part,
+}
+"""(model, loss, params) -> the product of a part of the Hessian."""
 
 
 class Spectrum:
@@ -51,11 +56,10 @@ class Spectrum:
     Returns:
       'top' and 'bottom' eigenvalues with residual bounds (an eigenvalue lies
       that close to each), 'trace' and 'frobenius' with standard errors, and
-      'examples'. The same of G under 'gauss_newton', of R = H - G under
-      'residual', without the norm; G of a convex loss has nothing below 0 and
-      no 'bottom'. All three traces are of the same draws, so that they add
-      up. Arrays 'grid', 'density' and 'density_se', in eigenvalues per
-      parameter.
+      'examples'. Under 'gauss_newton' and 'residual' the same of G and of
+      R = H - G, without 'bottom'; all three traces are of the same draws, so
+      that they add up. Arrays 'grid', 'density' and 'density_se', in
+      eigenvalues per parameter.
     """
     numbers, arrays = jax.device_get(self._measure(state, *self._rest))
     numbers = jax.tree.map(lambda a: np.asarray(a).tolist(), numbers)
@@ -82,25 +86,18 @@ class Spectrum:
       start = curvature.rademacher(keys[0], params)
       order = min(ORDER, sum(p.size for p in jax.tree.leaves(params)))
 
-      def ends(mvp: Mvp, *sides: tuple[str, int]) -> dict[str, Array]:
-        """Outermost eigenvalues, and the moments of `mvp`."""
-        moments = curvature.moments(mvp, params, keys[1], draws=4 * DRAWS)
-        numbers = moments._asdict()
-        for which, k in sides:
-          pairs = curvature.eigenpairs(
-            mvp, start, k=k, which=which, order=order
-          )
-          numbers[which] = pairs.values
-          numbers[f'{which}_residuals'] = pairs.residuals
-        return numbers
+      def end(mvp: Mvp, which: str, k: int) -> dict[str, Array]:
+        pairs = curvature.eigenpairs(mvp, start, k=k, which=which, order=order)
+        return {which: pairs.values, f'{which}_residuals': pairs.residuals}
 
-      numbers = ends(mvp, ('top', TOP), ('bottom', 1))
-      for name, make_mvp, sides in (
-        ('gauss_newton', curvature.gauss_newton, [('top', TOP)]),
-        ('residual', curvature.residual_part, [('top', TOP), ('bottom', 1)]),
-      ):
-        numbers[name] = ends(part(make_mvp), *sides)
-        del numbers[name]['frobenius'], numbers[name]['frobenius_se']
+      def sizes(mvp: Mvp) -> dict[str, Array]:
+        moments = curvature.moments(mvp, params, keys[1], draws=4 * DRAWS)
+        return moments._asdict()
+
+      numbers = end(mvp, 'top', TOP) | end(mvp, 'bottom', 1) | sizes(mvp)
+      for name, make_mvp in PARTS.items():
+        one = part(make_mvp)
+        numbers[name] = end(one, 'top', TOP) | sizes(one)
       rule = curvature.spectral_quadrature(
         mvp, params, keys[2], order=order, draws=DRAWS
       )

@@ -59,7 +59,8 @@ class Conv(nn.Module):
     w = self.param('kernel', initial.scaled(self.gain), shape, jnp.float32)
     y = conv2d(x, w.astype(x.dtype), self.stride)
     if self.use_bias:
-      b = self.param('bias', nn.initializers.zeros, (self.features,))
+      zeros = nn.initializers.zeros
+      b = self.param('bias', zeros, (self.features,), jnp.float32)
       y = y + jnp.reshape(b, (1, 1, 1, -1)).astype(x.dtype)
     return y
 

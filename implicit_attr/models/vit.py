@@ -153,7 +153,7 @@ class ViT(nn.Module):
     if not self.layer_scale:
       return None
     start = nn.initializers.constant(self.layer_scale)
-    return self.param(name, start, (self.width,))[None, None]
+    return self.param(name, start, (self.width,), jnp.float32)[None, None]
 
   def _stay(self, y: Array, block: int, train: bool) -> Array:
     """The branch y [B, L, D], or nothing of it for some examples."""

@@ -66,7 +66,12 @@ class Program:
   def prepare(self, *args: Any) -> None:
     """Begins to compile for arguments of these shapes, types and layouts."""
     if self._compiled is None:
-      self._compiled = _POOL.submit(lambda: self._jitted.lower(*args).compile())
+      wide = jax.config.jax_enable_x64  # of this thread, maybe for a while only
+      self._compiled = _POOL.submit(self._compile, wide, *args)
+
+  def _compile(self, wide: bool, *args: Any) -> Any:
+    with jax.enable_x64(wide):
+      return self._jitted.lower(*args).compile()
 
   def wait(self) -> None:
     """Returns when what was prepared is compiled; raises what that raised."""
