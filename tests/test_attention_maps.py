@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from implicit_attr import attribution
 from implicit_attr.attribution import attention, attention_norms
-from implicit_attr.attribution.attention_flow import flow
 from implicit_attr.errors import InputError
 
 B, H, L, DH, M, BLOCKS = 2, 3, 5, 4, 6, 3
@@ -210,48 +208,6 @@ def test_value_norms_and_alti_are_their_formulas(x64):
   np.testing.assert_allclose(moved, norms, rtol=1e-10)
 
 
-def flow_by_hand(capacities, start, readout):
-  """The maximal flow as a linear programme over all edges."""
-  n = len(capacities)
-  size = n * L * L + L  # edges (level, i above, j below), and those to the end
-  edge = lambda floor, i, j: (floor * L + i) * L + j
-  balance = np.zeros((n * L, size))
-  for floor in range(1, n + 1):
-    for i in range(L):
-      row = balance[(floor - 1) * L + i]
-      for j in range(L):
-        row[edge(floor - 1, i, j)] += 1
-        if floor < n:
-          row[edge(floor, j, i)] -= 1
-      if floor == n:
-        row[n * L * L + i] -= 1
-  top = np.concatenate([capacities.ravel(), np.zeros(L)])
-  for i in range(L):
-    for j in range(L):
-      if j != start:
-        top[edge(0, i, j)] = 0
-  top[n * L * L :] = 1 / L
-  if readout == 'cls':
-    top[n * L * L :] = [np.inf, *[0] * (L - 1)]
-  cost = np.concatenate([np.zeros(n * L * L), -np.ones(L)])
-  limits = list(zip(np.zeros(size), top, strict=True))
-  return -linprog(cost, A_eq=balance, b_eq=np.zeros(n * L), bounds=limits).fun
-
-
-@pytest.mark.parametrize('readout', attribution.READOUTS)
-def test_flow_is_the_largest_there_is(readout):
-  blocks = draw(9, normal=False)
-  found = flow(blocks, readout, 'raw')
-  for b in range(B):
-    capacities = blocks[:, b].mean(1) + np.eye(L)
-    by_hand = [flow_by_hand(capacities, s, readout) for s in range(L)]
-    np.testing.assert_allclose(found[b], by_hand, rtol=1e-8)
-  if readout == 'cls':
-    # Homogeneous: with all else raised, capacities are I + c A.
-    low = flow(blocks, readout, 'renorm')
-    np.testing.assert_allclose(low, flow(7 * blocks, readout, 'renorm'))
-
-
 @pytest.mark.parametrize(
   ('call', 'words'),
   [
@@ -262,8 +218,6 @@ def test_flow_is_the_largest_there_is(readout):
       lambda a: attention.rollout(factored(), rows(), heads='max'),
       "heads='max' must be 'mean', and discard 0",
     ),
-    (lambda a: flow(a, 'cls', 'row'), "did you mean 'rows'"),
-    (lambda a: flow(a, 'gap'), "readout='gap' is not known"),
   ],
 )
 def test_what_makes_no_sense_is_said_in_one_line(call, words):

@@ -253,3 +253,27 @@ def test_a_layer_knows_its_positive_contributions(problem):
   assert [math.prod(s.z.shape[1:]) for s in seen] == [
     EDGE * EDGE * D, HIDDEN, CLASSES,
   ]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_bias_counts_however_it_is_written(problem, name):
+  """x W - (-b) and b - (-x W) are x W + b."""
+  params, x = problem
+  forms = [
+    lambda z, b: z + b, lambda z, b: b + z,
+    lambda z, b: z - (-b), lambda z, b: b - (-z),
+  ]  # fmt: skip
+
+  def network(form, params, x):
+    wide = lambda b, z: b.reshape((1,) * (z.ndim - 1) + (-1,))
+    shift = lambda z, b: form(z, wide(b, z))
+    x = jax.nn.relu(shift(convolved(x, params['k']), params['b0']))
+    x = jax.nn.relu(shift(x.reshape(B, -1) @ params['v'], params['b1']))
+    return shift(x @ params['w'], params['b2']), {}
+
+  wanted, *found = (
+    METHODS[name](functools.partial(network, form), params, x, Y)
+    for form in forms
+  )
+  for a in found:
+    np.testing.assert_allclose(a, wanted, rtol=1e-12, atol=1e-15)

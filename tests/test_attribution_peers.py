@@ -199,41 +199,6 @@ def test_lrp_gamma_and_z_plus(x64, peer, gamma):
   same(ours(name, params, x, y, **options), wanted, 1e-6)
 
 
-@pytest.mark.parametrize('scaled', [False, True])
-@pytest.mark.parametrize('times_input', [False, True])
-def test_infidelity(x64, peer, times_input, scaled):
-  import torch
-  from captum import metrics
-
-  _, model, tx, params, x = peer
-  draws = 6
-  changes = np.asarray(
-    attribution.noisy_baselines(
-      jax.random.key(0), jnp.asarray(x), draws=draws, sigma=0.2, baseline=0.1
-    )
-  )
-  name = 'gradient_x_input' if times_input else 'gradient'
-  a = ours(name, params, x)
-  slope = attribution.per_unit(a, jnp.asarray(x)) if times_input else a
-  found = attribution.infidelity(
-    network, jax.tree.map(jnp.asarray, params), jnp.asarray(x),
-    jnp.asarray(Y), slope, changes, scaled=scaled,
-  )  # fmt: skip
-  # Captum has the draws of one example next to each other.
-  as_torch = lambda a: torch.tensor(np.ascontiguousarray(a))
-  turned = changes.transpose(1, 0, 4, 2, 3).reshape(-1, C, H, W)
-
-  @metrics.infidelity_perturb_func_decorator(times_input)
-  def perturb(inputs, baselines=None):
-    return inputs - as_torch(turned)
-
-  wanted = metrics.infidelity(
-    model, perturb, tx, as_torch(a.transpose(0, 3, 1, 2)),
-    target=torch.tensor(Y), n_perturb_samples=draws, normalize=scaled,
-  )  # fmt: skip
-  same(np.asarray(found), wanted.detach().numpy(), 1e-10)
-
-
 def test_grad_cam(x64, peer):
   import torch
 

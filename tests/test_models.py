@@ -9,6 +9,7 @@ import pytest
 
 from implicit_attr import models
 from implicit_attr.errors import InputError
+from implicit_attr.models import features
 
 SMALL = {
   'mlp': ('mlp', {'widths': (6, 5)}),
@@ -335,3 +336,11 @@ def test_gain_multiplies_the_weights_at_the_start():
     np.testing.assert_allclose(0.3 * a, b, rtol=1e-6)
   with pytest.raises(InputError, match=r'model\.gain'):
     models.build('mlp', gain=0.0)
+
+
+def test_elu1_is_differentiable_at_zero_and_far_from_it():
+  """C¹: 1 at 0 from both sides, e^x below, without overflow above."""
+  slope = jax.vmap(jax.grad(features.elu1))
+  at = jnp.array([-80.0, -1.0, -1e-6, 0.0, 1e-6, 1e3])
+  np.testing.assert_allclose(slope(at), np.exp(np.minimum(at, 0)), rtol=1e-6)
+  assert jax.grad(features.relu2)(0.0) == 0

@@ -320,3 +320,38 @@ def test_one_program_serves_all_radii_and_weights():
   found = {float(run(0.1 * i, 0.05 * i)) for i in range(3)}
   assert len(traces) == 1
   assert len(found) == 3
+
+
+def precisions(loss_fn, params, batch):
+  """Of all products that the loss and its gradient are traced with."""
+  total = lambda p: jnp.sum(loss_fn(p, batch, KEY)[0])
+  text = str(jax.make_jaxpr(jax.grad(total))(params))
+  lines = [part for part in text.split('dot_general[')[1:]]
+  return ['HIGHEST' in part.split(']\n')[0].split('] ')[0] for part in lines]
+
+
+def test_an_objective_of_ones_own_is_traced_exactly(monkeypatch):
+  """Unless it is listed as first-order, as plain training is."""
+
+  def own(apply_fn, loss, *, weight=1.0):
+    def loss_fn(params, batch, key):
+      value = lambda x: jnp.sum(loss(apply_fn(params, x)[0], batch['label']))
+      grad = jax.grad(value)(batch['image'])
+      logits, out = apply_fn(params, batch['image'])
+      term = jnp.sum(jnp.square(grad), (1, 2, 3))
+      return loss(logits, batch['label']) + weight * term, out
+
+    return loss_fn
+
+  monkeypatch.setitem(OBJECTIVES, 'own', own)
+  params, batch = draw(jnp.float32)
+  apply_fn, _ = network()
+  make = lambda name: objectives.make(name, CE, weight=1.0)(apply_fn)
+  found = precisions(make('own'), params, batch)
+  assert len(found) > 8 and all(found)
+  monkeypatch.setattr(objectives, 'FIRST_ORDER', ('own',))
+  assert not any(precisions(make('own'), params, batch))
+
+
+def test_first_order_objectives_are_names_of_the_registry():
+  assert set(objectives.FIRST_ORDER) < set(OBJECTIVES)

@@ -682,3 +682,19 @@ def test_products_agree_on_softplus_with_average_pooling_and_not_on_relu(
   exact, fd = map(np.asarray, products(x))
   apart = np.linalg.norm(fd - exact) / np.linalg.norm(exact)
   assert apart < 0.05 if activation == 'softplus' else apart > 0.5, apart
+
+
+def test_lengths_and_directions_do_not_underflow():
+  v = jax.random.normal(jax.random.key(0), (2, 3, 4, 1))
+  w = v + jax.random.normal(jax.random.key(1), v.shape)
+  small = lambda a: 1e-20 * a
+  np.testing.assert_allclose(
+    derivatives.length(small(v)), small(derivatives.length(v)), rtol=1e-5
+  )
+  slope = jax.grad(lambda v: jnp.sum(derivatives.length(v)))
+  np.testing.assert_allclose(slope(small(v)), derivatives.unit(v), rtol=1e-5)
+  np.testing.assert_allclose(
+    derivatives.cosine(small(v), small(w)), derivatives.cosine(v, w), rtol=1e-5
+  )
+  zero = jnp.zeros_like(v)
+  assert not np.any(derivatives.length(zero)) and not np.any(slope(zero))

@@ -1,4 +1,4 @@
-"""Which pixels does a network's answer rest on?
+"""Attribution maps: which pixels, or tokens, a network's answer rests on.
 
 `METHODS[name](apply_fn, params, x, y, *, key=None, target='logit', **options)`
 gives a signed map with the shape of x, for a batch, that can be differentiated
@@ -10,7 +10,6 @@ and the faithfulness of a map are functions of their own.
 from collections.abc import Callable
 
 from implicit_attr.attribution.attention import Factored
-from implicit_attr.attribution.attention_flow import attention_flow
 from implicit_attr.attribution.attention_gradients import (
   attention_grad_cam,
   chefer,
@@ -67,26 +66,14 @@ from implicit_attr.attribution.path import (
   expected_gradients,
   integrated_gradients,
 )
-from implicit_attr.attribution.perturbation import (
-  infidelity,
-  noisy_baselines,
-  per_unit,
-  random_subsets,
-  sensitivity_n,
-  squares,
-)
 from implicit_attr.attribution.reduce import (
   abs_sum,
   l2,
   max_abs,
   sum_abs,
-  unit_max,
-  unit_mean,
-  unit_sum,
 )
 from implicit_attr.attribution.relevance import attn_lrp, chefer_lrp, cp_lrp
 from implicit_attr.attribution.sanity import (
-  collapsed,
   entropy,
   gini,
   parameter_randomisation,
@@ -134,7 +121,7 @@ ATTENTION_METHODS: dict[str, Callable[..., Array]] = {
 }
 """Name -> method, called as those of `METHODS` and with `readout`, 'cls' or
 'mean'. Maps are [B, N], a number for each image token; `out` must tell of
-attention, see `attention_reading`."""
+attention, see `attention_outputs`."""
 
 __all__ = [
   'ATTENTION_METHODS',
@@ -145,7 +132,6 @@ __all__ = [
   'Factored',
   'abs_sum',
   'alti',
-  'attention_flow',
   'attention_grad_cam',
   'attn_lrp',
   'blurred',
@@ -153,7 +139,6 @@ __all__ = [
   'cam_pp',
   'chefer',
   'chefer_lrp',
-  'collapsed',
   'cp_lrp',
   'deconvnet',
   'deeplift',
@@ -172,7 +157,6 @@ __all__ = [
   'gradient_x_input',
   'guided_backprop',
   'guided_grad_cam',
-  'infidelity',
   'insertion_auc',
   'integrated_gradients',
   'l2',
@@ -182,28 +166,20 @@ __all__ = [
   'mask_mass',
   'mask_rank',
   'max_abs',
-  'noisy_baselines',
   'occlusion',
   'parameter_randomisation',
-  'per_unit',
   'pixel_flipping',
   'pointing_game',
   'random_map',
-  'random_subsets',
   'raw_attention',
   'replacement_curve',
   'rollout',
-  'sensitivity_n',
   'smoothgrad',
   'smoothgrad_squared',
-  'squares',
   'sum_abs',
   'target',
   'token_grid',
   'token_pixels',
-  'unit_max',
-  'unit_mean',
-  'unit_sum',
   'value_norm',
   'value_rollout',
   'vargrad',

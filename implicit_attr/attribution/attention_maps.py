@@ -1,6 +1,6 @@
 """Which image tokens do a transformer's attention weights rest on?
 
-Maps of a network with attention, see `attention_reading`: one number for each
+Maps of a network with attention, see `attention_outputs`: one number for each
 image token in row order, [B, N]; N = L - 1 with a class token, which has no
 place in the image, else L.
 """

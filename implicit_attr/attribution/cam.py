@@ -1,4 +1,4 @@
-"""Where on a feature map is the evidence for the target?
+"""Grad-CAM, Grad-CAM++ and guided Grad-CAM: evidence on a feature map.
 
 A class activation map weighs the channels of one feature map of the network,
 out[feature] [B, h, w, D], and adds them up. It has no channels of its own:
@@ -68,11 +68,11 @@ def cam_pp(features: Array, gradients: Array) -> Array:
   inside of an exponential, whose value, one factor per example, is left out.
   Where all of a channel's gradients are 0 its weight is 0.
   """
-  squares = gradients**2
+  # Eq. 19 over the square of the gradient, which may underflow.
   mass = jnp.sum(features, axis=(1, 2), keepdims=True)
-  below = 2 * squares + mass * gradients**3
-  zero = below == 0
-  alpha = jnp.where(zero, 0, squares / jnp.where(zero, 1, below))
+  below = 2 + mass * gradients
+  zero = (below == 0) | (gradients == 0)
+  alpha = jnp.where(zero, 0, 1 / jnp.where(zero, 1, below))
   weights = jnp.sum(alpha * jax.nn.relu(gradients), (1, 2), keepdims=True)
   return jax.nn.relu(jnp.sum(weights * features, axis=-1))
 

@@ -1,4 +1,4 @@
-"""What do maps look like that do not follow a gradient of the network?
+"""Occlusion, and two controls: random maps and edges of the image.
 
 `occlusion` needs values of the network only. `random_map` and `edges` do not
 look at the network at all: a measure that cannot tell them from a method says
@@ -88,6 +88,7 @@ def occlusion(
     return rows[:, None] & columns[None, :]
 
   whole = score(x)
+  wide = jnp.promote_types(whole.dtype, jnp.float32)
 
   @jax.checkpoint
   def lost(x: Array, cover: Array, whole: Array, corner: Array) -> Array:
@@ -96,13 +97,13 @@ def occlusion(
 
   def step(carry, corner):
     total, count = carry
-    here = mask(corner).astype(x.dtype)
+    here = mask(corner).astype(wide)
     loss = lost(x, cover, whole, corner)
     return (total + loss[:, None, None] * here[None], count + here), None
 
-  zero = jnp.zeros(x.shape[:3], x.dtype), jnp.zeros(x.shape[1:3], x.dtype)
+  zero = jnp.zeros(x.shape[:3], wide), jnp.zeros(x.shape[1:3], wide)
   (total, count), _ = jax.lax.scan(step, zero, jnp.asarray(corners))
-  mean = total / count[None]
+  mean = (total / count[None]).astype(x.dtype)
   return jnp.broadcast_to(mean[..., None] / channels, x.shape)
 
 

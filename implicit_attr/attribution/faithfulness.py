@@ -1,8 +1,13 @@
-"""Does the network use the pixels that a map calls important?
+"""Faithfulness: deletion, insertion, pixel flipping, and mass inside a mask.
 
-The number beside every robustness number, since the steadiest map is one that
-says nothing. Maps are [B, H, W], or [B, H, W, C] and then reduced by
-`sum_abs`. Pixels of equal value are ranked in reading order.
+Does the network use the pixels that a map calls important? The number beside
+every robustness number, since the steadiest map is one that says nothing.
+
+Maps are [B, H, W], or [B, H, W, C] and then reduced by `sum_abs`; integers and
+booleans are taken as float32. Pixels of equal value are ranked in reading
+order. A map that ranks no pixel before another, which is a constant one, one
+that is 0 everywhere and one of a single pixel, and a map that has a NaN give
+NaN: such examples can be counted and are not mistaken for faithful ones.
 """
 
 import jax
@@ -11,13 +16,14 @@ import numpy as np
 
 from implicit_attr import errors
 from implicit_attr.attribution.inputs import check, check_images, full
-from implicit_attr.attribution.reduce import sum_abs
+from implicit_attr.attribution.reduce import floating, sum_abs
 from implicit_attr.attribution.targets import target as target_of
 from implicit_attr.types import ApplyFn, Array, Params
 
 
 def _flat(a: Array, pixels: tuple[int, ...]) -> Array:
   """The map as [B, H W], absolute and summed over channels if it has them."""
+  a = floating(a)
   a = sum_abs(a) if a.ndim == 4 else a
   errors.require(
     'map.shape', a.shape, a.shape == pixels, f'{pixels} or [..., C]'
@@ -25,17 +31,10 @@ def _flat(a: Array, pixels: tuple[int, ...]) -> Array:
   return a.reshape(a.shape[0], -1)
 
 
-def pixel_map(a: Array, pixels: tuple[int, ...]) -> Array:
-  """The map as [B, H, W], signed and summed over channels if it has them.
-
-  Raises:
-    InputError: it has not the shape `pixels`, channels aside.
-  """
-  a = jnp.sum(a, axis=-1) if a.ndim == 4 else a
-  errors.require(
-    'map.shape', a.shape, a.shape == pixels, f'{pixels} or [..., C]'
-  )
-  return a
+def _unranked(flat: Array) -> Array:
+  """Whether a map [B, n] has a NaN or is constant; bool [B]."""
+  constant = jnp.all(flat == flat[:, :1], axis=1)
+  return constant | jnp.any(jnp.isnan(flat), axis=1)
 
 
 def _ranks(flat: Array) -> Array:
@@ -72,7 +71,7 @@ def replacement_curve(
 
   Returns:
     [B, steps + 1]; column i has the share i / steps of pixels changed (rounded
-    to whole pixels).
+    to whole pixels). NaN for maps that rank nothing.
 
   Raises:
     InputError: shapes that do not fit, unknown target, steps below one.
@@ -80,7 +79,8 @@ def replacement_curve(
   x, y = check(apply_fn, params, x, y)
   check_images(x)
   errors.number('steps', steps, 1, integer=True)
-  ranks = _ranks(_flat(a, x.shape[:3])).reshape(*x.shape[:3], 1)
+  flat = _flat(a, x.shape[:3])
+  ranks = _ranks(flat).reshape(*x.shape[:3], 1)
   missing = full('baseline', baseline, x)
   before, after = (missing, x) if insert else (x, missing)
   pixels = x.shape[1] * x.shape[2]
@@ -90,7 +90,8 @@ def replacement_curve(
     return target_of(target, logits, y)
 
   counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(np.int32)
-  return jax.lax.map(level, jnp.asarray(counts)).T
+  curve = jax.lax.map(level, jnp.asarray(counts)).T
+  return jnp.where(_unranked(flat)[:, None], jnp.nan, curve)
 
 
 def deletion_auc(
@@ -183,9 +184,10 @@ def pixel_flipping(
   x = jnp.asarray(x)
   check_images(x)
   errors.choose('order', order, ORDERS)
-  flat = pixel_map(a, x.shape[:3])
+  a = floating(a)
+  a = jnp.sum(a, axis=-1) if a.ndim == 4 else a
   return replacement_curve(
-    apply_fn, params, x, y, flat if order == 'morf' else -flat,
+    apply_fn, params, x, y, a if order == 'morf' else -a,
     target=target, baseline=baseline,
     steps=x.shape[1] * x.shape[2] if steps is None else steps,
   )  # fmt: skip
@@ -223,8 +225,9 @@ def mask_mass(a: Array, mask: Array) -> Array:
   """Share of the absolute map that lies inside `mask`; [B], 0 to 1.
 
   "Relevance mass" (Arras et al., arXiv 2003.07258), with the absolute map for
-  the positive one, since most maps here have no sign to trust. 0 for a map
-  that is 0 everywhere, and for an empty mask.
+  the positive one, since most maps here have no sign to trust. NaN for a map
+  that is 0 everywhere or has a NaN, the mask's share of the pixels for another
+  constant one, 0 for an empty mask.
 
   Args:
     a: [B, H, W] or [B, H, W, C].
@@ -235,30 +238,32 @@ def mask_mass(a: Array, mask: Array) -> Array:
   """
   flat, inside = _inside(a, mask)
   flat = jnp.abs(flat)
-  total = jnp.sum(flat, axis=1)
   part = jnp.sum(jnp.where(inside, flat, 0), axis=1)
-  return part / jnp.where(total == 0, 1, total)
+  return part / jnp.sum(flat, axis=1)
 
 
 def mask_rank(a: Array, mask: Array) -> Array:
   """Share of the mask's n pixels among the map's first n; [B], 0 to 1.
 
-  "Relevance rank" (arXiv 2003.07258); 0 for an empty mask.
+  "Relevance rank" (arXiv 2003.07258); 0 for an empty mask, NaN for maps that
+  rank nothing.
   """
   flat, inside = _inside(a, mask)
   size = jnp.sum(inside, axis=1, keepdims=True)
   hits = jnp.sum(inside & (_ranks(flat) < size), axis=1)
-  return (hits / jnp.maximum(size[:, 0], 1)).astype(flat.dtype)
+  share = (hits / jnp.maximum(size[:, 0], 1)).astype(flat.dtype)
+  return jnp.where(_unranked(flat), jnp.nan, share)
 
 
 def pointing_game(a: Array, mask: Array) -> Array:
-  """Whether the map's largest pixel lies inside `mask`; bool [B].
+  """1 where the map's largest pixel lies inside `mask`, else 0; [B].
 
-  Zhang et al., arXiv 1608.00507, without a tolerance around the mask. False
-  for an empty mask.
+  Zhang et al., arXiv 1608.00507, without a tolerance around the mask. 0 for an
+  empty mask, NaN for maps that rank nothing.
   """
   flat, inside = _inside(a, mask)
-  return jnp.any(inside & (_ranks(flat) == 0), axis=1)
+  hit = jnp.any(inside & (_ranks(flat) == 0), axis=1).astype(flat.dtype)
+  return jnp.where(_unranked(flat), jnp.nan, hit)
 
 
 def _inside(a: Array, mask: Array) -> tuple[Array, Array]:

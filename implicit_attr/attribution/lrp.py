@@ -1,5 +1,6 @@
-"""How is relevance shared among the inputs of a linear layer?
+"""Layer-wise relevance propagation in linear layers: LRP-γ and LRP-z⁺.
 
+How is relevance shared among the inputs of a linear layer?
 In proportion to what they contribute to its output, those of the output's own
 sign counting for more. Linear layers are found by their product, see
 `with_layers`; everything between them passes the plain gradient, which is the
@@ -126,7 +127,8 @@ def with_layers(
   """`apply_fn` in which a stand-in passes back the signals of linear layers.
 
   A layer is one of `PRODUCTS` with a factor that does not depend on x, and
-  what is added to it next that does not depend on x, its bias. Values stay.
+  what is added to or subtracted from it next that does not depend on x, its
+  bias. Values stay.
   A signal s at the layer's output z comes back as s z / z' (s for 0 / 0)
   through the derivative of its stand-in z' = stand_in(layer).
 
@@ -153,10 +155,14 @@ def with_layers(
       pending = any(isinstance(a, Layer) for a in args)
       if pending and name in _LAYOUTS:
         return [Layer(*map(one, args[0]))]
-      if pending and name == 'add' and sum(moves) == 1:
+      if pending and name == 'neg':
+        return [_negative(args[0])]
+      if pending and name in ('add', 'sub') and sum(moves) == 1:
         layer, bias = args if moves[0] else reversed(args)
-        positive = one(layer.positive, _above(bias))
-        return [Layer(one(layer.z, bias), positive)]
+        if name == 'sub':
+          layer, bias = (layer, -bias) if moves[0] else (_negative(layer), bias)
+        positive = layer.positive + _above(bias)
+        return [Layer(one(*map(_output, args)), positive)]
       args = [settled(a) for a in args]
       if name in PRODUCTS and sum(moves) == 1:
         seen += 1
@@ -180,6 +186,14 @@ def with_layers(
     return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
   return ruled
+
+
+def _output(value: Array | Layer) -> Array:
+  return value.z if isinstance(value, Layer) else value
+
+
+def _negative(layer: Layer) -> Layer:
+  return Layer(-layer.z, layer.positive - layer.z)
 
 
 def _above(a: Array) -> Array:

@@ -151,9 +151,11 @@ def deeplift(
   def rule(i, fun, x, *rest):
     def chord(signal, slope, x, before, *rest):
       change = x - before
+      ends = x, before, fun(x, *rest), fun(before, *rest)
+      largest = jnp.max(jnp.abs(jnp.stack(ends)), axis=0)
       # Below this the difference of two values is mostly rounding.
-      near = jnp.abs(change) < jnp.finfo(x.dtype).eps ** 0.5
-      rise = fun(x, *rest) - fun(before, *rest)
+      near = jnp.abs(change) <= jnp.finfo(x.dtype).eps ** 0.5 * largest
+      rise = ends[2] - ends[3]
       return signal * jnp.where(near, slope, rise / jnp.where(near, 1, change))
 
     return _passing(chord, fun, x, *rest, extra=(starts[i], *rest))

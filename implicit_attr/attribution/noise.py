@@ -1,9 +1,10 @@
-"""What is left of the gradient when the image trembles?
+"""SmoothGrad, SmoothGrad-Squared, VarGrad: moments of the gradient under noise.
 
 Every example of a batch meets the same noise, drawn from `key`. So a map does
 not depend on the batch it was computed in, and the map before and after an
 attack differ by the attack only. Noise is not clipped: the average is then
-exactly a gradient of the Gaussian-smoothed target, and smooth in x.
+exactly a gradient of the Gaussian-smoothed target, and smooth in x. Sums are
+in float32 at least.
 
 Samples are taken one after the other and recomputed when differentiated:
 memory is that of one gradient and does not grow with `samples`.
@@ -46,10 +47,10 @@ def _moments(
     mean, squares = carry
     i, key = draw
     change = at(x, key) - mean
-    n = (i + 1).astype(x.dtype)
+    n = (i + 1).astype(mean.dtype)
     return (mean + change / n, squares + change**2 * (n - 1) / n), None
 
-  zero = jnp.zeros_like(x)
+  zero = jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32))
   draws = jnp.arange(samples), jax.random.split(check_key(key), samples)
   (mean, squares), _ = jax.lax.scan(step, (zero, zero), draws)
   return mean, squares / samples
@@ -84,7 +85,8 @@ def smoothgrad(
   Raises:
     InputError: as `gradient`; no key; samples below one.
   """
-  return _moments(apply_fn, params, x, y, key, target, samples, sigma)[0]
+  mean, _ = _moments(apply_fn, params, x, y, key, target, samples, sigma)
+  return mean.astype(jnp.result_type(x))
 
 
 def smoothgrad_squared(
@@ -100,10 +102,11 @@ def smoothgrad_squared(
 ) -> Array:
   """Mean squared gradient under noise (Hooker et al., arXiv 1806.10758).
 
-  Not negative, per pixel unit squared; arguments as `smoothgrad`.
+  Not negative, per pixel unit squared: a gradient below 1e-19 gives 0 in
+  float32, here and in `vargrad`. Arguments as `smoothgrad`.
   """
   mean, variance = _moments(apply_fn, params, x, y, key, target, samples, sigma)
-  return mean**2 + variance
+  return (mean**2 + variance).astype(jnp.result_type(x))
 
 
 def vargrad(
@@ -122,4 +125,5 @@ def vargrad(
   Not negative, per pixel unit squared, exactly 0 for a linear target;
   arguments as `smoothgrad`.
   """
-  return _moments(apply_fn, params, x, y, key, target, samples, sigma)[1]
+  _, variance = _moments(apply_fn, params, x, y, key, target, samples, sigma)
+  return variance.astype(jnp.result_type(x))

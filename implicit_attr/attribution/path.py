@@ -1,4 +1,4 @@
-"""What does each pixel add on the way from a baseline to the image?
+"""Integrated gradients and expected gradients: what pixels add along a path.
 
 The target's gradient is averaged along the straight line between the two and
 multiplied by their difference, so that a map sums to the change of the target
@@ -7,7 +7,7 @@ the error of the rule that replaces the integral.
 
 Points are taken `chunk` at a time: memory is that of `chunk` gradients and does
 not grow with the number of points. Chunks are recomputed when differentiated,
-unless one holds all.
+unless one holds all. Sums are in float32 at least.
 """
 
 import math
@@ -107,22 +107,24 @@ def integrated_gradients(
   weights = np.pad(weights, (0, missing)).reshape(-1, chunk)
   difference = x - full('baseline', baseline, x)
   grad = gradient_of(apply_fn, params, target)
+  wide = jnp.promote_types(x.dtype, jnp.float32)
 
   def part(x: Array, difference: Array, points: Array, weights: Array) -> Array:
     back = jnp.reshape(1 - points, (chunk,) + (1,) * x.ndim)
     path = x[None] - back * difference[None]
     flat = path.reshape(-1, *x.shape[1:])
     gradients = grad(flat, jnp.tile(y, chunk)).reshape(path.shape)
-    return jnp.tensordot(weights, gradients, axes=1)
+    return jnp.tensordot(weights, gradients.astype(wide), axes=1)
 
   def step(total, nodes):
     return total + jax.checkpoint(part)(x, difference, *nodes), None
 
-  nodes = jnp.asarray(points, x.dtype), jnp.asarray(weights, x.dtype)
+  nodes = jnp.asarray(points, x.dtype), jnp.asarray(weights, wide)
   if chunk == steps:
-    return difference * part(x, difference, *(a[0] for a in nodes))
-  mean, _ = jax.lax.scan(step, jnp.zeros_like(x), nodes)
-  return difference * mean
+    mean = part(x, difference, *(a[0] for a in nodes))
+  else:
+    mean, _ = jax.lax.scan(step, jnp.zeros_like(x, dtype=wide), nodes)
+  return (difference * mean).astype(x.dtype)
 
 
 def expected_gradients(
@@ -180,5 +182,6 @@ def expected_gradients(
     return total + at(x, key), None
 
   keys = jax.random.split(check_key(key), samples)
-  total, _ = jax.lax.scan(step, jnp.zeros_like(x), keys)
-  return total / samples
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  total, _ = jax.lax.scan(step, jnp.zeros_like(x, dtype=wide), keys)
+  return (total / samples).astype(x.dtype)

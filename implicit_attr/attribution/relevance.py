@@ -1,7 +1,7 @@
 """How much of the target does each token carry, by layer-wise relevance?
 
 Relevance is a number times a changed derivative. The changes, all by `rewire`,
-for any network whose `out` has what `attention_reading` names and 'queries',
+for any network whose `out` has what `attention_outputs` names and 'queries',
 'keys' [B, L, H, Dh], 'preactivations' and 'activations' of each block:
 
 - products of two activations share their relevance equally; it is defined on

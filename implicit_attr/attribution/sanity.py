@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attribution.reduce import sum_abs
+from implicit_attr.attribution.reduce import floating, sum_abs
 from implicit_attr.types import Array, Params
 
 Compare = Callable[[Array, Array], Array]
@@ -122,17 +122,9 @@ def entropy(a: Array) -> Array:
   return -jnp.sum(terms, axis=1) / jnp.log(float(n))
 
 
-def collapsed(a: Array, *, level: float | Array = 0.05) -> Array:
-  """Whether a map has a Gini index of at most `level`; bool [B].
-
-  Such a map tells no pixel from another, and its stability means nothing.
-  """
-  return gini(a) <= level
-
-
 def _shares(a: Array) -> tuple[Array, int]:
   """|a| over its sum, [B, n], and n; a map that is 0 counts as constant."""
-  a = jnp.asarray(a)
+  a = floating(a)
   errors.require('map.shape', a.shape, a.ndim > 1, '[B, ...]')
   a = sum_abs(a) if a.ndim == 4 else jnp.abs(a)
   a = a.reshape(a.shape[0], -1)

@@ -1,8 +1,9 @@
-"""Which number of the network is explained?
+"""The number of a network that is explained: logit, margin, probability, loss.
 
 `y` is the class that is asked about, most often the predicted one. Every
 target is larger when the network is surer of `y`, but for 'loss', which is
--'log_prob' and is what training minimises.
+-'log_prob' and is what training minimises. All but the logit compare classes
+and need two.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from implicit_attr import errors
+from implicit_attr import errors, losses
 from implicit_attr.attribution.inputs import check_labels
 from implicit_attr.types import Array
 
@@ -20,23 +21,18 @@ def _logit(logits: Array, y: Array) -> Array:
 
 
 def _margin(logits: Array, y: Array) -> Array:
-  classes = logits.shape[1]
-  errors.require('logits', logits.shape, classes > 1, '[B, C] with C > 1')
-  chosen = jax.nn.one_hot(y, classes, dtype=bool)
+  losses.check_labels(logits, y, 'y')
+  chosen = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
   others = jnp.where(chosen, -jnp.inf, logits)
   return _logit(logits, y) - jnp.max(others, axis=1)
-
-
-def _log_prob(logits: Array, y: Array) -> Array:
-  return _logit(jax.nn.log_softmax(logits, axis=1), y)
 
 
 TARGETS: dict[str, Callable[[Array, Array], Array]] = {
   'logit': _logit,
   'margin': _margin,
-  'log_prob': _log_prob,
-  'prob': lambda logits, y: jnp.exp(_log_prob(logits, y)),
-  'loss': lambda logits, y: -_log_prob(logits, y),
+  'log_prob': losses.log_prob,
+  'prob': lambda logits, y: jnp.exp(losses.log_prob(logits, y)),
+  'loss': lambda logits, y: -losses.log_prob(logits, y),
 }
 """Name -> function of (logits [B, C], y [B]) that returns [B]."""
 
@@ -47,15 +43,17 @@ def target(name: str, logits: Array, y: Array) -> Array:
   Args:
     name: 'logit' of y; 'margin', that minus the largest other logit;
       'log_prob', 'prob' of y under the softmax; 'loss', the cross-entropy.
-    logits: [B, C].
+    logits: [B, C], C > 1 but for 'logit'.
     y: int [B].
 
   Returns:
-    [B]; row b depends on row b of `logits` alone.
+    [B]; row b depends on row b of `logits` alone. Digits and derivatives of
+    'log_prob', 'prob' and 'loss' as `losses.log_prob` guarantees.
 
   Raises:
-    InputError: unknown name, shapes that do not fit, and, where the values
-      are known, a label that is not a class.
+    InputError: unknown name, shapes that do not fit, a single logit where
+      classes are compared, and, where the values are known, a label that is
+      not a class.
   """
   errors.choose('target', name, TARGETS)
   check_labels(y, logits)

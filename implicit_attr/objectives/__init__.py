@@ -51,11 +51,18 @@ OBJECTIVES: dict[str, Callable[..., LossFn]] = {
   'sam': sam,
 }
 
-SECOND_ORDER = (
-  'gradient_penalty', 'llr', 'gradient_alignment', 'ig_norm', 'ig_sum_norm',
-  'art', 'aat', 'adv_aat', 'igr',
-)  # fmt: skip
-"""Traced under `numerics.exact`; curvature terms see to it themselves."""
+FIRST_ORDER = (
+  'none',
+  'fgsm',
+  'pgd',
+  'trades',
+  'sam',  # no second derivatives at all
+  'hessian_penalty',
+  'cure',
+  'ssr',
+  'scorpio',  # exact where they take them
+)
+"""Not traced under `numerics.exact`, as all others are: one's own as well."""
 
 
 def make(
@@ -94,9 +101,9 @@ def make(
     )
   if name == 'none' or (concrete(weight) and weight == 0):
     return lambda apply_fn: plain(apply_fn, loss)
-  if name in SECOND_ORDER:
-    return lambda apply_fn: _exact(factory(apply_fn, loss, **options))
-  return lambda apply_fn: factory(apply_fn, loss, **options)
+  if name in FIRST_ORDER:
+    return lambda apply_fn: factory(apply_fn, loss, **options)
+  return lambda apply_fn: _exact(factory(apply_fn, loss, **options))
 
 
 def _exact(loss_fn: LossFn) -> LossFn:

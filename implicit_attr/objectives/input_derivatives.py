@@ -76,10 +76,14 @@ def along(fun: Field, x: Array, d: Array) -> tuple[Array, Array, Any]:
 
 
 def length(v: Array) -> Array:
-  """‖v_b‖₂, [B, ...] -> [B], with gradient 0 where v_b is 0."""
-  square = sum_pixels(v * v)
-  zero = square == 0
-  return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+  """‖v_b‖₂, [B, ...] -> [B], with gradient 0 where v_b is 0.
+
+  Free of underflow.
+  """
+  top = jax.lax.stop_gradient(jnp.max(jnp.abs(v), tuple(range(1, v.ndim))))
+  zero = top == 0
+  square = sum_pixels(jnp.square(v / wide(jnp.where(zero, 1, top), v)))
+  return jnp.where(zero, 0, top * jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def wide(a: Array, x: Array) -> Array:
