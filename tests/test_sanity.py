@@ -11,6 +11,7 @@ from configs import digits_mlp
 from implicit_attr import attribution, similarity, train
 from implicit_attr.evaluation import evaluate, sanity
 from implicit_attr.train import experiment
+from implicit_attr.train.advance import make_train_step
 from implicit_attr.train.lanes import Lanes
 
 MAPS = ('gradient', 'edges')
@@ -105,7 +106,7 @@ def test_labels_of_the_twin_tell_nothing_of_the_class(built):
 def test_a_twin_is_trained_as_a_run_of_its_config_is(built):
   state, fitted = sanity.trained(built)
   lanes = Lanes.of([built])
-  step = jax.jit(train.loop.make_train_step(built))
+  step = jax.jit(make_train_step(built))
   wanted, right = lanes.init(), []
   for i in range(built.total):
     batch = built.train_set.batch_at(i)

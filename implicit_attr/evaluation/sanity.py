@@ -18,7 +18,8 @@ from implicit_attr import attribution, keys, similarity
 from implicit_attr.evaluation.aggregate import interval
 from implicit_attr.evaluation.chunks import chunks
 from implicit_attr.runtime.programs import Program
-from implicit_attr.train import State, experiment, loop
+from implicit_attr.train import State, experiment
+from implicit_attr.train.advance import make_program
 from implicit_attr.train.feed import Feed
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.types import Array, Params
@@ -137,7 +138,7 @@ def random_labels(built: experiment.Experiment) -> dict[str, Any]:
 def trained(built: experiment.Experiment) -> tuple[State, float]:
   """(last state of a run that keeps no files, accuracy in its last epoch)."""
   lanes, total = Lanes.of([built]), built.total
-  feed, advance = Feed(lanes, total), loop.make_program(lanes)
+  feed, advance = Feed(lanes, total), make_program(lanes)
   state = built.mesh.replicate(lanes.init())
   right = np.zeros(0)
   for step in range(0, total, feed.longest):
