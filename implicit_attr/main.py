@@ -224,6 +224,8 @@ def _refuse(error: Exception) -> NoReturn:
 
 def _talk() -> None:
   """Our own lines with the time of day; of other libraries only warnings."""
+  for stream in (sys.stdout, sys.stderr):  # λ where only ASCII can be shown
+    stream.reconfigure(errors='backslashreplace')
   absl_logging.set_verbosity(absl_logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

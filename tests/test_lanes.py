@@ -5,11 +5,13 @@ import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from configs import digits_cnn, digits_mlp, digits_vit
-from implicit_attr import errors, run
+from implicit_attr import errors, models, run
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
 from implicit_attr.runs.metrics import read_metrics
@@ -318,3 +320,42 @@ def test_a_grid_is_refused_on_several_devices(tmp_path, monkeypatch):
   with pytest.raises(errors.InputError, match='--lanes'):
     run.train(run.build([tiny(), tiny(seed=1)]), folders(tmp_path, 2))
   assert not list(tmp_path.iterdir())
+
+
+class Attends(nn.Module):
+  """A network of one's own, with attention and a convolution of flax's."""
+
+  num_classes: int = 10
+  mean: float = 0.0
+  std: float = 1.0
+  readout: str = 'mean'
+
+  @nn.compact
+  def __call__(self, x, train=False, beta=None):
+    x = nn.Conv(4, (2, 2), (4, 4), name='first')(x)
+    tokens = x.reshape(len(x), -1, 1, 4)
+    weights = jax.nn.softmax(jnp.einsum('blhd,bmhd->bhlm', tokens, tokens))
+    out = jnp.einsum('bhlm,bmhd->bld', weights, tokens)
+    logits = nn.Dense(self.num_classes)(out.mean(1))
+    scores = jnp.einsum('blhd,bmhd->bhlm', tokens, tokens)
+    return logits, {'attention': (weights,), 'scores': (scores,)}
+
+
+def test_a_network_of_ones_own_is_known_by_what_it_does(monkeypatch, tmp_path):
+  monkeypatch.setitem(models.MODELS, 'attends', Attends)
+  config = tiny(evaluation__attributions=('raw',))
+  config['model'] = {'name': 'attends'}
+  over = run.build([config])
+  assert over.template.attends and over.mapped
+  run.train(over, [tmp_path])
+  assert 'attention/entropy' in lines(tmp_path)[0]
+  evaluation = json.loads((tmp_path / 'evaluation' / 'last.json').read_text())
+  assert {row['attribution'] for row in evaluation['rows']} == {'raw'}
+
+
+def test_convolutions_are_known_in_every_network_that_has_them():
+  for name, convolves in (('madry', True), ('resnet8', True), ('mlp', False)):
+    config = tiny()
+    config['model'] = {'name': name}
+    built = experiment.build(config)
+    assert lanes.Lanes.of([built]).mapped == convolves, name

@@ -168,6 +168,23 @@ def test_theory_mode_also_checks_the_network_of_a_run(straight, monkeypatch):
   assert theory_on_run.check(None) == 'all checks'
 
 
+def test_theory_is_shown_where_only_ascii_can_be(tmp_path):
+  code = """
+import sys
+from implicit_attr import main, theory
+theory.run = lambda workdir: 'λ_max ‖H‖'
+sys.argv = ['main', '--mode=theory']
+main._talk()
+main.app.run(main._guarded, flags_parser=main._flags)
+"""
+  env = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert rb'\u03bb_max' in done.stdout
+
+
 def test_a_diverged_run_stops_says_where_and_keeps_what_is_good(tmp_path):
   done = run(
     '--config', 'configs/digits_mlp.py:smoke', '--workdir', tmp_path,
