@@ -133,7 +133,7 @@ def audit(
   x, y, notes = np.asarray(x), np.asarray(y), ()
   if x.dtype == np.uint8:
     x, notes = x / np.float32(255), ('Images of uint8 were divided by 255.',)
-  inputs.check(x, y, eps=eps, bounds=(0.0, 1.0))
+  inputs.check(x, y, eps=eps, norm=norm, bounds=(0.0, 1.0))
   most = math.sqrt(x[0].size)
   errors.require(
     'eps', eps, eps <= most,

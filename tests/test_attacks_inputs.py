@@ -12,6 +12,7 @@ KEY = jax.random.key(0)
 W = jax.random.normal(KEY, (4, 3))
 X = jnp.full((2, 2, 2, 1), 0.5)
 Y = jnp.array([0, 2])
+KIND = {'eps': 0.1, 'norm': 'linf', 'bounds': (0, 1)}
 
 
 def predict(x):
@@ -47,7 +48,7 @@ def test_concrete_arrays_that_are_closed_over_pass_under_jit(kind):
 
 
 def test_concrete_arrays_that_are_closed_over_are_checked_under_jit():
-  check = lambda x, y: inputs.check(x, y, eps=0.1, bounds=(0, 1))[0]
+  check = lambda x, y: inputs.check(x, y, **KIND)[0]
   for x, y, name in ((X, Y - 1, 'y=-1'), (X + 1, Y, "x='in")):
     with pytest.raises(errors.InputError, match=name):
       jax.jit(lambda: check(x, y))()
@@ -58,7 +59,7 @@ def test_concrete_arrays_that_are_closed_over_are_checked_under_jit():
 
 
 def test_traced_arrays_are_checked_for_shape_alone():
-  check = lambda x, y: inputs.check(x, y, eps=0.1, bounds=(0, 1))[0]
+  check = lambda x, y: inputs.check(x, y, **KIND)[0]
   np.testing.assert_array_equal(jax.jit(check)(X + 1, Y - 1), X + 1)
   with pytest.raises(errors.InputError, match='y.shape'):
     jax.jit(check)(X, Y[:1])

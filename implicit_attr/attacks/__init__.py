@@ -1,4 +1,4 @@
-"""How badly can an adversary inside a small ball change a map or a label?
+"""Attacks on attribution maps and on predictions, inside small balls.
 
 `legacy` holds the protocols of published code, to compare with.
 """
@@ -8,10 +8,8 @@ from implicit_attr.attacks.attribution import attack_attribution
 from implicit_attr.attacks.autopgd import apgd
 from implicit_attr.attacks.balls import NORMS
 from implicit_attr.attacks.baselines import (
-  identity,
   random_sign,
   random_sign_walk,
-  uniform_noise,
 )
 from implicit_attr.attacks.black_box import attack_black_box, square
 from implicit_attr.attacks.map_losses import OBJECTIVES
@@ -31,13 +29,11 @@ __all__ = [
   'attack_attribution',
   'attack_black_box',
   'fgsm',
-  'identity',
   'legacy',
   'pgd',
   'random_sign',
   'random_sign_walk',
   'square',
-  'uniform_noise',
   'warn_stalled',
   'worst_sensitivity',
 ]

@@ -1,4 +1,6 @@
-"""How far can an adversary redraw a map while the prediction stays the same?"""
+"""Attack on attribution maps: iterated steps of Ghorbani et al. (arXiv
+1710.10547), restarted and annealed, with the prediction held fixed.
+"""
 
 from collections.abc import Callable
 
@@ -6,8 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, map_losses, measures, search
-from implicit_attr.attacks import step_rules as moves
+from implicit_attr.attacks import (
+  balls,
+  inputs,
+  map_losses,
+  measures,
+  search,
+  step_rules,
+)
 from implicit_attr.attacks.result import (
   AttackResult,
   default_k,
@@ -52,8 +60,10 @@ def attack_attribution(
   al. (arXiv 1906.07983).
 
   Args:
-    key: typed key; draws starts (restart r from (key, r); the first begins near
-      x, the others anywhere in the ball) and pairs.
+    key: typed key; draws starts (restart r from (key, r) and the image; the
+      first begins near x, the others anywhere in the ball) and pairs. What is
+      found for an image depends neither on its place in the batch nor on its
+      neighbours, save for rounding.
     explain: x, y -> signed map, the one under attack: with the shape of x, or
       [B, H, W], or one number a token [B, L].
     predict: x -> logits [B, C]; the true network.
@@ -65,7 +75,7 @@ def attack_attribution(
     k: size of the top-k set, a count or a share; a tenth of the pixels if
       None.
     steps: gradient steps of each restart.
-    step_size: pixel units, may be traced; `steps.default_size` if None.
+    step_size: pixel units, may be traced; `step_rules.default_size` if None.
     restarts: independent random starts.
     label_rule: 'reject' admits images with the predicted label of x only;
       'penalty' admits all and adds `penalty` times the squared change of the
@@ -75,7 +85,7 @@ def attack_attribution(
       activation; used for the gradient only.
     bounds: the pixel box.
     betas: first and last beta handed to `surrogate`, geometric in between.
-    rule: a name in `steps.RULES`; signs for 'linf' and 'patch', else
+    rule: a name in `step_rules.RULES`; signs for 'linf' and 'patch', else
       normalised gradients.
     target: region or map of the two targeted objectives.
     mask: the pixels of a 'patch', [H, W] or [B, H, W].
@@ -86,7 +96,9 @@ def attack_attribution(
     worse than that of x, which counts as visited; `curve` never rises. `kept`
     says whether the search met an admissible image other than its start x
     (under 'penalty': whether x_adv keeps the label). Where it met none, x_adv
-    is x. With eps=0 x_adv is x.
+    is x. With eps=0 x_adv is x. Where the measure is not defined for the clean
+    map (a constant one has no ranks) the score is NaN and x_adv is x; a map on
+    the way for which it is not is never the best.
 
   Warns where the gradient was zero throughout, if not traced.
 
@@ -94,7 +106,7 @@ def attack_attribution(
     InputError: see `inputs.check`; an unknown name; k larger than the map.
   """
   x, y = inputs.check(
-    x, y, eps=eps, bounds=bounds, steps=steps, restarts=restarts
+    x, y, eps=eps, norm=norm, bounds=bounds, steps=steps, restarts=restarts
   )
   errors.choose('label_rule', label_rule, LABEL_RULES)
   space = balls.ball(x, eps=eps, norm=norm, bounds=bounds, mask=mask)
@@ -132,13 +144,13 @@ def attack_attribution(
     return grad, search.Verdict(measure(b), admissible(z)), live
 
   if step_size is None:
-    step_size = moves.default_size(norm, space.eps, steps, bounds)
+    step_size = step_rules.default_size(norm, space.eps, steps, bounds)
   best, curve, scores = search.descend(
     start_key,
     search.Walk(probe, judge),
     space,
     clean_score,
-    rule=rule or moves.default_rule(norm),
+    rule=rule or step_rules.default_rule(norm),
     step_size=jnp.asarray(step_size, x.dtype),
     schedule=jnp.geomspace(*betas, steps, dtype=x.dtype),
     restarts=restarts,

@@ -1,4 +1,4 @@
-"""Does the prediction fall to an attack that tunes its own step size?"""
+"""Auto-PGD, APGD and APGD-T (Croce & Hein, arXiv 2003.01690)."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, margins, search
-from implicit_attr.attacks import step_rules as moves
+from implicit_attr.attacks import (
+  balls,
+  inputs,
+  margins,
+  search,
+  step_rules,
+)
 from implicit_attr.attacks.prediction import PredictionResult, report
 from implicit_attr.types import Array, Predict
 
@@ -42,7 +47,7 @@ def _run(
   steps: int,
 ) -> tuple[search.Best, Array]:
   """Lowers loss(x) -> (loss [B], margin [B]); keeps the lowest margin."""
-  rule = moves.default_rule(space.norm)
+  rule = step_rules.default_rule(space.norm)
   wide = lambda v: v.reshape(-1, 1, 1, 1)
   always = jnp.ones(start.shape[0], bool)
 
@@ -59,7 +64,7 @@ def _run(
     (z, old, grad, value), (low, low_z, low_grad), (size, count), last, best = (
       carry
     )
-    move, _ = moves.direction(rule, space.norm, grad, moves.init(z))
+    move, _ = step_rules.direction(rule, space.norm, grad, step_rules.init(z))
     new = balls.project(space, z - wide(size) * move)
     share = jnp.where(first, 1, _MOMENTUM).astype(z.dtype)
     new = balls.project(space, z + share * (new - z) + (1 - share) * (z - old))
@@ -142,7 +147,7 @@ def apgd(
     InputError: see `inputs.check`; an unknown name; too few classes.
   """
   x, y = inputs.check(
-    x, y, eps=eps, bounds=bounds, steps=steps, restarts=restarts
+    x, y, eps=eps, norm=norm, bounds=bounds, steps=steps, restarts=restarts
   )
   errors.choose('norm', norm, ('linf', 'l2'))
   errors.choose('loss', loss, margins.MARGINS if targets is None else ['dlr'])

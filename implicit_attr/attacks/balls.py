@@ -1,4 +1,4 @@
-"""Which images may an adversary show, and how does a step get back to them?
+"""Balls of ℓ∞, ℓ2, ℓ0 and patches inside the pixel box, and projections.
 
 All radii are in pixel units. `eps` may be traced everywhere.
 """
@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
+from implicit_attr.similarity import images
+from implicit_attr.similarity.maps import norms
 from implicit_attr.types import Array
 
 
@@ -26,20 +28,12 @@ class Projection(Protocol):
   def __call__(self, delta: Array, eps: Array, mask: Array | None) -> Array: ...
 
 
-def _l2_norm(delta: Array) -> Array:
-  axes = tuple(range(1, delta.ndim))
-  # Scaled by the largest entry: squares of small steps underflow otherwise.
-  top = jnp.max(jnp.abs(delta), axes, keepdims=True)
-  unit = delta / jnp.where(top > 0, top, 1)
-  return top * jnp.sqrt(jnp.sum(jnp.square(unit), axes, keepdims=True))
-
-
 def _linf(delta: Array, eps: Array, mask: Array | None) -> Array:
   return jnp.clip(delta, -eps, eps)
 
 
 def _l2(delta: Array, eps: Array, mask: Array | None) -> Array:
-  norm = _l2_norm(delta)
+  norm = norms(delta).reshape((-1,) + (1,) * (delta.ndim - 1))
   return delta * jnp.where(norm > eps, eps / jnp.where(norm > 0, norm, 1), 1)
 
 
@@ -106,21 +100,26 @@ def random_start(key: Array, space: Ball) -> Array:
   """An image drawn uniformly from the ball, then clipped to the box.
 
   'l0' draws the pixels uniformly and their new values uniformly in the box.
+  The draw is a function of `key` and the image, see `images.keys`.
   """
-  x, low, high = space.x, *space.bounds
-  shape, kind = x.shape, x.dtype
-  if space.norm == 'l2':
+  shape, kind, (low, high) = space.x.shape[1:], space.x.dtype, space.bounds
+
+  def linf(key: Array, x: Array) -> Array:
+    return space.eps * jax.random.uniform(key, shape, kind, -1, 1)
+
+  def l2(key: Array, x: Array) -> Array:
     normal, radius = jax.random.split(key)
     delta = jax.random.normal(normal, shape, kind)
-    size = x.size // x.shape[0]
-    shrink = jax.random.uniform(radius, (shape[0],) + (1,) * (x.ndim - 1), kind)
-    delta *= space.eps * shrink ** (1 / size) / _l2_norm(delta)
-  elif space.norm == 'l0':
+    shrink = jax.random.uniform(radius, (), kind) ** (1 / x.size)
+    return space.eps * shrink * delta / jnp.linalg.norm(delta)
+
+  def l0(key: Array, x: Array) -> Array:
     place, value = jax.random.split(key)
-    drawn = jax.random.uniform(place, (shape[0], x[0, ..., 0].size))
-    order = jnp.argsort(jnp.argsort(drawn, -1), -1).reshape(*shape[:-1], 1)
+    order = jax.random.permutation(place, x[..., 0].size)
     new = jax.random.uniform(value, shape, kind, low, high)
-    delta = jnp.where(order < space.eps, new - x, 0)
-  else:
-    delta = jax.random.uniform(key, shape, kind, -1, 1) * space.eps
-  return project(space, x + delta)
+    chosen = order.reshape(*shape[:-1], 1) < space.eps
+    return jnp.where(chosen, new - x, 0)
+
+  draw = {'l2': l2, 'l0': l0}.get(space.norm, linf)
+  delta = jax.vmap(draw)(images.keys(key, space.x), space.x)
+  return project(space, space.x + delta)

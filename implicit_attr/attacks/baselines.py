@@ -1,4 +1,4 @@
-"""What does a change that knows nothing of the network do to its map?
+"""Random signs and random walks, changes that know nothing of the network.
 
 Every robustness number stands beside one of these: top-k overlap falls under
 small random noise too, which makes noise look like an attack (Kamath et al.,
@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, measures, search
-from implicit_attr.attacks import step_rules as moves
+from implicit_attr.attacks import balls, inputs, measures, search, step_rules
 from implicit_attr.attacks.result import AttackResult, default_k
+from implicit_attr.similarity import images
 from implicit_attr.types import Array, Explain, Predict
 
 
 def _setting(explain, predict, x, y, eps, norm, bounds, k, select, mask):
-  x, y = inputs.check(x, y, eps=eps, bounds=bounds)
+  x, y = inputs.check(x, y, eps=eps, norm=norm, bounds=bounds)
   errors.choose('select', select, measures.MEASURES)
   space = balls.ball(x, eps=eps, norm=norm, bounds=bounds, mask=mask)
   clean, logits = explain(x, y), predict(x)
@@ -26,7 +26,7 @@ def _setting(explain, predict, x, y, eps, norm, bounds, k, select, mask):
   measure = measures.make(select, clean, k=default_k(k), objective=None)
 
   def judge(z):
-    same = inputs.predicted(predict, z) == label
+    same = jnp.argmax(predict(z), -1) == label
     return search.Verdict(measure(explain(z, y)), same)
 
   return space, judge, measure(clean)
@@ -41,52 +41,6 @@ def _once(z, space, judge, clean_score):
   return AttackResult(
     x_adv, score, kept, clean_score, score[None], score[None], stalled
   )
-
-
-def identity(
-  key: Array,
-  explain: Explain,
-  predict: Predict,
-  x: Array,
-  y: Array,
-  *,
-  eps: float | Array = 0.0,
-  norm: str = 'linf',
-  k: int | float | None = None,
-  select: str = 'topk',
-  bounds: tuple[float, float] = (0.0, 1.0),
-  mask: Array | None = None,
-) -> AttackResult:
-  """x itself: the score that a map has with itself under `select`."""
-  space, judge, clean = _setting(
-    explain, predict, x, y, eps, norm, bounds, k, select, mask
-  )
-  return _once(space.x, space, judge, clean)
-
-
-def uniform_noise(
-  key: Array,
-  explain: Explain,
-  predict: Predict,
-  x: Array,
-  y: Array,
-  *,
-  eps: float | Array,
-  norm: str = 'linf',
-  k: int | float | None = None,
-  select: str = 'topk',
-  bounds: tuple[float, float] = (0.0, 1.0),
-  mask: Array | None = None,
-) -> AttackResult:
-  """One uniform draw from the ball, clipped to the box.
-
-  Arguments as `attack_attribution`. Where the prediction changed, x_adv is x
-  and kept is False.
-  """
-  space, judge, clean = _setting(
-    explain, predict, x, y, eps, norm, bounds, k, select, mask
-  )
-  return _once(balls.random_start(key, space), space, judge, clean)
 
 
 def random_sign(
@@ -107,14 +61,16 @@ def random_sign(
 
   For 'l2' the signs are scaled to length eps; for 'l0' the pixels and their
   values are drawn uniformly. Arguments as `attack_attribution`. Where the
-  prediction changed, x_adv is x and kept is False.
+  prediction changed, x_adv is x and kept is False. What is drawn for an image
+  depends on `key` and the image alone.
   """
   space, judge, clean = _setting(
     explain, predict, x, y, eps, norm, bounds, k, select, mask
   )
   if norm == 'l0':
     return _once(balls.random_start(key, space), space, judge, clean)
-  signs = jax.random.rademacher(key, space.x.shape, space.x.dtype)
+  draw = lambda key: jax.random.rademacher(key, x.shape[1:], space.x.dtype)
+  signs = jax.vmap(draw)(images.keys(key, space.x))
   z = balls.project(space, space.x + space.eps * signs)
   return _once(z, space, judge, clean)
 
@@ -147,17 +103,18 @@ def random_sign_walk(
   errors.number('steps', steps, 1, integer=True)
 
   def probe(z, step_key):
-    move = jax.random.normal(step_key, z.shape, z.dtype)
+    draw = lambda key: jax.random.normal(key, z.shape[1:], z.dtype)
+    move = jax.vmap(draw)(images.keys(step_key, space.x))
     return move, judge(z), search.alive(move)
 
   if step_size is None:
-    step_size = moves.default_size(norm, space.eps, steps, bounds)
+    step_size = step_rules.default_size(norm, space.eps, steps, bounds)
   best, curve, scores = search.descend(
     key,
     search.Walk(probe, judge),
     space,
     clean,
-    rule=moves.default_rule(norm),
+    rule=step_rules.default_rule(norm),
     step_size=jnp.asarray(step_size, space.x.dtype),
     schedule=jax.random.split(key, steps),
     restarts=1,

@@ -1,4 +1,4 @@
-"""Can a map or a label be changed by someone who sees only outputs?"""
+"""Square Attack (arXiv 1912.00049) on maps and on labels: outputs suffice."""
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,13 @@ def attack_black_box(
     InputError: as `attack_attribution`.
   """
   x, y = inputs.check(
-    x, y, eps=eps, bounds=bounds, queries=queries, restarts=restarts
+    x,
+    y,
+    eps=eps,
+    norm=norm,
+    bounds=bounds,
+    queries=queries,
+    restarts=restarts,
   )
   space = balls.ball(x, eps=eps, norm=norm, bounds=bounds, mask=mask)
   clean, logits = explain(x, y), predict(x)
@@ -86,7 +92,7 @@ def attack_black_box(
     return loss(b), search.Verdict(measure(b), same)
 
   def restart(overall, turn):
-    best, curve = squares.search(
+    best, curve = squares.random_search(
       jax.random.fold_in(key, turn),
       judge,
       space,
@@ -95,8 +101,8 @@ def attack_black_box(
       queries=queries,
       area=area,
     )
-    found = search.Verdict(best.score, best.found)
-    return search.keep(overall, best.x, found), (curve, best.score)
+    verdict = search.Verdict(best.score, best.found)
+    return search.keep(overall, best.x, verdict), (curve, best.score)
 
   no = jnp.zeros(x.shape[0], bool)
   best, (curves, scores) = jax.lax.scan(
@@ -129,7 +135,7 @@ def square(
   Raises:
     InputError: see `inputs.check`; an unknown norm.
   """
-  x, y = inputs.check(x, y, eps=eps, bounds=bounds, queries=queries)
+  x, y = inputs.check(x, y, eps=eps, norm=norm, bounds=bounds, queries=queries)
   errors.choose('norm', norm, ('linf', 'l2'))
   space = balls.ball(x, eps=eps, norm=norm, bounds=bounds)
   logits = predict(x)
@@ -141,7 +147,7 @@ def square(
     return value, search.Verdict(value, always)
 
   clean = margins.margin(logits, y)
-  best, curve = squares.search(
+  best, curve = squares.random_search(
     key, judge, space, clean, clean, queries=queries, area=area
   )
   return report(predict, best.x, y, curve, ~always)

@@ -1,12 +1,16 @@
-"""What about a map does an attack lower?
+"""Losses of a map that an attack lowers: top-k mass, centre, distances.
 
 Each entry of `OBJECTIVES` freezes what it needs of the clean map and returns
 loss(b) -> [B], to be minimised over the perturbed map b: signed, [B, H, W, C],
 or [B, H, W], or one number a token [B, L]. Sets, masses and centres are taken
 of the channel-summed absolute map; the other distances of the signed map.
 
-`mass_centre`, `cosine`, `pearson` and `l2` are stationary at b = a, and `l1`
-has a kink there: their attacks move only from a random start.
+`mass_centre`, `cosine` and `pearson` are stationary at b = a, and `l1` and `l2`
+have a kink there: their attacks move only from a random start.
+
+No loss depends on the scale of other examples, nor underflows with its own.
+`cosine` is NaN where a map is zero, `pearson` where it is constant: gradients
+that are not finite move nothing.
 """
 
 from collections.abc import Callable
@@ -16,6 +20,8 @@ import jax.numpy as jnp
 
 from implicit_attr import errors
 from implicit_attr.similarity import magnitude, mass, top_mask
+from implicit_attr.similarity.alignment import centred
+from implicit_attr.similarity.maps import floating, norms, rows
 from implicit_attr.types import Array
 
 MapLoss = Callable[[Array], Array]
@@ -53,7 +59,8 @@ def _topk_gap(a: Array, *, k: int | float, **_) -> MapLoss:
   """
   size = magnitude(a)
   top = top_mask(size, k)
-  total = jnp.maximum(_sum(size), jnp.finfo(a.dtype).tiny)
+  total = _sum(size)
+  total = jnp.where(total > 0, total, 1)
   sign = jnp.where(top, 1, -1).astype(a.dtype)
   return lambda b: _sum(sign * magnitude(b)) / total
 
@@ -80,29 +87,28 @@ def _target_map(a: Array, *, target: Array, **_) -> MapLoss:
   return lambda b: _sum(jnp.square(mass(b) - wanted))
 
 
+def _unit(a: Array) -> Array:
+  """[B, n] over the largest entry of each row, a constant to gradients."""
+  top = jnp.max(jnp.abs(a), -1, keepdims=True)
+  return a / jax.lax.stop_gradient(top)
+
+
 def _cosine(a: Array, **_) -> MapLoss:
-  """Cosine of the signed maps; norms are kept off zero."""
-  tiny = jnp.finfo(a.dtype).tiny
-  # Unit size first, so that squares of small maps do not underflow.
-  scale = jnp.maximum(jnp.max(jnp.abs(a)), tiny)
-  a = a / scale
-  length = jnp.sqrt(_sum(jnp.square(a)) + tiny)
+  """Cosine of the signed maps."""
+  a = _unit(rows(a))
 
   def loss(b):
-    b = b / scale
-    return _sum(a * b) / (length * jnp.sqrt(_sum(jnp.square(b)) + tiny))
+    # Not clipped, as `similarity.cosine` is: that has no slope at 1.
+    b = _unit(rows(b))
+    return jnp.sum(a * b, -1) / (norms(a) * norms(b))
 
   return loss
 
 
 def _pearson(a: Array, **_) -> MapLoss:
   """Pearson's correlation of the signed maps (arXiv 2010.07393)."""
-
-  def centred(m):
-    return m - jnp.mean(m, tuple(range(1, m.ndim)), keepdims=True)
-
-  loss = _cosine(centred(a))
-  return lambda b: loss(centred(b))
+  loss = _cosine(centred(rows(a)))
+  return lambda b: loss(centred(rows(b)))
 
 
 def _l1(a: Array, **_) -> MapLoss:
@@ -111,8 +117,8 @@ def _l1(a: Array, **_) -> MapLoss:
 
 
 def _l2(a: Array, **_) -> MapLoss:
-  """Minus ‖a - b‖₂² of the signed maps; depends on their scale."""
-  return lambda b: -_sum(jnp.square(a - b))
+  """Minus ‖a - b‖₂ of the signed maps; depends on their scale."""
+  return lambda b: -norms(a - b)
 
 
 def _diffkendall(
@@ -167,6 +173,7 @@ def make(
     InputError: an unknown name; a target missing, superfluous or misshapen.
   """
   errors.choose('objective', name, OBJECTIVES)
+  clean = floating(clean)
   if name not in TARGETED:
     errors.require('target', 'an array', target is None, f'None for {name!r}')
     return OBJECTIVES[name](clean, k=k, key=key)

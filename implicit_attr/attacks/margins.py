@@ -1,4 +1,4 @@
-"""What does an attack on a prediction lower, given the logits?
+"""Margins that an attack on a prediction lowers, given the logits.
 
 Every entry takes logits [B, C] and labels [B] and gives [B]; it falls as the
 network becomes less sure of the label.
@@ -19,15 +19,25 @@ def _at(logits: Array, labels: Array) -> Array:
   return jnp.take_along_axis(logits, labels[:, None], -1)[:, 0]
 
 
+def _others(logits: Array, labels: Array) -> Array:
+  own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+  return jnp.where(own, -jnp.inf, logits)
+
+
 def margin(logits: Array, labels: Array) -> Array:
   """Logit of the label less the largest other logit; < 0 is an error."""
-  others = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-  return _at(logits, labels) - jnp.max(jnp.where(others, -jnp.inf, logits), -1)
+  return _at(logits, labels) - jnp.max(_others(logits, labels), -1)
 
 
-def log_probability(logits: Array, labels: Array) -> Array:
-  """Log probability of the label, minus the cross-entropy."""
-  return _at(jax.nn.log_softmax(logits), labels)
+def log_odds(logits: Array, labels: Array) -> Array:
+  """log p_y / (1 - p_y) = z_y - log Σ_{j≠y} exp z_j.
+
+  It rises with log p_y, minus the cross-entropy, example by example, so that
+  its signs, directions and minima are the same; but where p_y is rounded to 1
+  (a margin of 17 in float32) the slope of log p_y is lost, and this one is not.
+  """
+  rest = jax.nn.logsumexp(_others(logits, labels), axis=-1)
+  return _at(logits, labels) - rest
 
 
 def dlr(logits: Array, labels: Array) -> Array:
@@ -53,9 +63,9 @@ def targeted_dlr(logits: Array, labels: Array, targets: Array) -> Array:
 
 
 MARGINS: dict[str, MarginLoss] = {
-  'ce': log_probability,
+  'ce': log_odds,
   'cw': margin,
   'dlr': dlr,
 }
-"""'ce' of PGD (arXiv 1706.06083), 'cw' the margin of Carlini & Wagner (arXiv
-1608.04644) without its hinge, 'dlr' of APGD."""
+"""'ce' of PGD (arXiv 1706.06083) by its log odds, 'cw' the margin of Carlini &
+Wagner (arXiv 1608.04644) without its hinge, 'dlr' of APGD."""

@@ -1,7 +1,7 @@
-"""By which similarity to the clean map is an attacked image judged?
+"""Similarities to the clean map by which an attacked image is judged.
 
 Each entry freezes the clean map, [B, ...] signed, and returns score(b) -> [B];
-lower is a stronger attack.
+lower is a stronger attack, NaN where either map leaves it undefined.
 """
 
 from collections.abc import Callable

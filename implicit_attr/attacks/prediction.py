@@ -1,4 +1,4 @@
-"""Does the prediction survive what the map was said to survive?
+"""FGSM (arXiv 1412.6572) and PGD (Madry et al., arXiv 1706.06083).
 
 Attacks on labels, to audit claims of robustness: a network whose input
 gradients look clean may only have hidden them.
@@ -10,8 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, margins, search
-from implicit_attr.attacks import step_rules as moves
+from implicit_attr.attacks import (
+  balls,
+  inputs,
+  margins,
+  search,
+  step_rules,
+)
 from implicit_attr.types import Array, Predict
 
 
@@ -104,7 +109,7 @@ def pgd(
     InputError: see `inputs.check`; an unknown name.
   """
   x, y = inputs.check(
-    x, y, eps=eps, bounds=bounds, steps=steps, restarts=restarts
+    x, y, eps=eps, norm=norm, bounds=bounds, steps=steps, restarts=restarts
   )
   errors.choose('norm', norm, ('linf', 'l2'))
   errors.choose('loss', loss, margins.MARGINS)
@@ -126,13 +131,13 @@ def pgd(
     return grad, search.Verdict(score, always), search.alive(grad)
 
   if step_size is None:
-    step_size = moves.default_size(norm, space.eps, steps, bounds)
+    step_size = step_rules.default_size(norm, space.eps, steps, bounds)
   best, curve, _ = search.descend(
     key,
     search.Walk(probe, judge),
     space,
     margins.margin(logits, y),
-    rule=moves.default_rule(norm),
+    rule=step_rules.default_rule(norm),
     step_size=jnp.asarray(step_size, x.dtype),
     schedule=jnp.arange(steps),
     restarts=restarts,

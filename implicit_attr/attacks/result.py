@@ -1,4 +1,4 @@
-"""What does an attack on maps report?"""
+"""What an attack on maps reports, and its warning of a zero gradient."""
 
 import warnings
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which admissible image was the best of all that a gradient walk visited?
+"""Projected gradient descent with restarts, keeping the best image visited.
 
 One loop serves every gradient attack here: a scan over steps inside a scan
 over restarts, with the best image so far in the carry.
@@ -88,7 +88,7 @@ def descend(
   Returns:
     The best image over steps and restarts, the best score after each step
     over all restarts [steps, B], and the best score of each restart
-    [restarts, B]. Restart r depends on (key, r) alone, so asking for more
+    [restarts, B]. Restart r depends on (key, r) and x, so asking for more
     restarts only adds to those already made.
   """
   x = space.x

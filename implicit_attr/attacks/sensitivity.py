@@ -1,4 +1,4 @@
-"""How far does the worst image nearby move the map, by gradient ascent?"""
+"""Worst-case max-sensitivity and local Lipschitz constant, by PGD."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.attacks import balls, inputs, search
-from implicit_attr.attacks import step_rules as moves
+from implicit_attr.attacks import balls, inputs, search, step_rules
+from implicit_attr.similarity.maps import floating, norms
 from implicit_attr.types import Array, Explain
 
 
@@ -15,10 +15,6 @@ class WorstCase(NamedTuple):
   value: Array  # [B]
   x_adv: Array  # [B, H, W, C], where it is reached
   stalled: Array  # [B] bool: the gradient was exactly zero at every step
-
-
-def _norm(a: Array) -> Array:
-  return jnp.linalg.norm(a.reshape(a.shape[0], -1), axis=-1)
 
 
 def worst_sensitivity(
@@ -49,7 +45,7 @@ def worst_sensitivity(
       ‖z - x‖₂, the local Lipschitz constant of Alvarez-Melis & Jaakkola (arXiv
       1806.08049). None is squared.
     steps: gradient steps of each restart.
-    step_size: pixel units, may be traced; `steps.default_size` if None.
+    step_size: pixel units, may be traced; `step_rules.default_size` if None.
     restarts: independent random starts.
     bounds: the pixel box.
 
@@ -57,34 +53,31 @@ def worst_sensitivity(
     InputError: see `inputs.check`; an unknown name.
   """
   x, y = inputs.check(
-    x, y, eps=radius, bounds=bounds, steps=steps, restarts=restarts
+    x, y, eps=radius, norm=norm, bounds=bounds, steps=steps, restarts=restarts
   )
   errors.choose('norm', norm, ('linf', 'l2', 'l0'))
   errors.choose('quantity', quantity, ('distance', 'relative', 'lipschitz'))
   space = balls.ball(x, eps=radius, norm=norm, bounds=bounds)
-  clean = explain(x, y)
+  clean = floating(explain(x, y))
   inputs.check_map(clean, x)
   always = jnp.ones(x.shape[0], bool)
 
   def value(z):
-    # Logarithm of the square: no root to differentiate at 0, and no scale.
-    axes = tuple(range(1, x.ndim))
-    moved = jnp.sum(jnp.square(explain(z, y) - clean), axes)
-    below = jnp.ones_like(moved)
+    moved = norms(explain(z, y) - clean)
     if quantity == 'lipschitz':
-      below = jnp.sum(jnp.square(z - x), axes)
-    return moved, below
+      return moved, norms(z - x)
+    return moved, jnp.ones_like(moved)
 
   def score(moved, below):
-    return -jnp.sqrt(moved) / jnp.where(below > 0, jnp.sqrt(below), 1)
+    return -moved / jnp.where(below > 0, below, 1)
 
   def judge(z):
     return search.Verdict(score(*value(z)), always)
 
   def lowered(z):
     moved, below = value(z)
-    tiny = jnp.finfo(moved.dtype).tiny
-    safe = lambda v: jnp.log(jnp.where(v > tiny, v, 1))
+    # Logarithms have no scale, so that small maps have slopes all the same.
+    safe = lambda v: jnp.log(jnp.where(v > 0, v, 1))
     return -jnp.sum(safe(moved) - safe(below)), (moved, below)
 
   def probe(z, _):
@@ -92,18 +85,18 @@ def worst_sensitivity(
     return grad, search.Verdict(score(*parts), always), search.alive(grad)
 
   if step_size is None:
-    step_size = moves.default_size(norm, space.eps, steps, bounds)
+    step_size = step_rules.default_size(norm, space.eps, steps, bounds)
   best, _, _ = search.descend(
     key,
     search.Walk(probe, judge),
     space,
     jnp.zeros(x.shape[0], clean.dtype),
-    rule=moves.default_rule(norm),
+    rule=step_rules.default_rule(norm),
     step_size=jnp.asarray(step_size, x.dtype),
     schedule=jnp.arange(steps),
     restarts=restarts,
   )
   worst = -best.score
   if quantity == 'relative':
-    worst = worst / _norm(clean)
+    worst = worst / norms(clean)
   return WorstCase(worst, best.x, ~best.moved)

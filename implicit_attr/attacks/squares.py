@@ -1,8 +1,7 @@
-"""How does one search a ball without any gradient?
+"""Square Attack (Andriushchenko et al., arXiv 1912.00049), without gradients.
 
-By random squares, after Andriushchenko et al. (arXiv 1912.00049): repaint one
-square of the perturbation, keep the change if it helps, let the squares
-shrink.
+Repaint one square of the perturbation, keep the change if it helps, let the
+squares shrink. Squares are drawn for each image by itself.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 
 from implicit_attr import errors
 from implicit_attr.attacks import balls, search
+from implicit_attr.similarity import images
 from implicit_attr.types import Array
 
 NORMS = ('linf', 'l2', 'patch')
@@ -31,13 +31,13 @@ def sides(queries: int, height: int, width: int, area: float) -> np.ndarray:
   return np.clip(side, 1, min(height, width)).astype(np.int32)
 
 
-def _window(key: Array, batch: int, height: int, width: int, side: Array):
-  """One random square an example: its mask and a pattern; [B, H, W, 1]."""
+def _window(key: Array, height: int, width: int, side: Array):
+  """A random square: its mask and a pattern; [H, W, 1]."""
   top_key, left_key = jax.random.split(key)
-  top = jax.random.randint(top_key, (batch, 1, 1, 1), 0, height - side + 1)
-  left = jax.random.randint(left_key, (batch, 1, 1, 1), 0, width - side + 1)
-  row = jnp.arange(height)[None, :, None, None] - top
-  column = jnp.arange(width)[None, None, :, None] - left
+  top = jax.random.randint(top_key, (), 0, height - side + 1)
+  left = jax.random.randint(left_key, (), 0, width - side + 1)
+  row = jnp.arange(height)[:, None, None] - top
+  column = jnp.arange(width)[None, :, None] - left
   mask = (row >= 0) & (row < side) & (column >= 0) & (column < side)
   # Two halves of opposite sign, fading from the middle of each.
   middle = (side - 1) / 2
@@ -48,44 +48,41 @@ def _window(key: Array, batch: int, height: int, width: int, side: Array):
   return mask, jnp.where(mask, sign / jnp.square(1 + away), 0)
 
 
-def _size(delta: Array) -> Array:
-  return jnp.sqrt(jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True))
-
-
-def _repaint_linf(key: Array, space: balls.Ball, delta: Array, side: Array):
+def _repaint_linf(key: Array, delta: Array, side: Array, eps: Array):
+  """One image's perturbation [H, W, C] with a square of ± eps."""
   place, paint = jax.random.split(key)
-  batch, height, width, channels = delta.shape
-  mask, _ = _window(place, batch, height, width, side)
-  sign = jax.random.rademacher(paint, (batch, 1, 1, channels), delta.dtype)
-  return jnp.where(mask, sign * space.eps, delta)
+  height, width, channels = delta.shape
+  mask, _ = _window(place, height, width, side)
+  sign = jax.random.rademacher(paint, (1, 1, channels), delta.dtype)
+  return jnp.where(mask, sign * eps, delta)
 
 
-def _repaint_l2(key: Array, space: balls.Ball, delta: Array, side: Array):
+def _repaint_l2(key: Array, delta: Array, side: Array, eps: Array):
   """Length taken from one square, and any left of eps, goes to another."""
   to_key, from_key, paint = jax.random.split(key, 3)
-  batch, height, width, channels = delta.shape
-  mask, pattern = _window(to_key, batch, height, width, side)
-  source, _ = _window(from_key, batch, height, width, side)
-  sign = jax.random.rademacher(paint, (batch, 1, 1, channels), delta.dtype)
+  height, width, channels = delta.shape
+  mask, pattern = _window(to_key, height, width, side)
+  source, _ = _window(from_key, height, width, side)
+  sign = jax.random.rademacher(paint, (1, 1, channels), delta.dtype)
   here = jnp.where(mask, delta, 0)
   fresh = sign * pattern.astype(delta.dtype)
   tiny = jnp.finfo(delta.dtype).tiny
-  fresh = fresh / (_size(fresh) + tiny) + here / (_size(here) + tiny)
+  unit = lambda part: part / (jnp.linalg.norm(part) + tiny)
+  fresh = unit(fresh) + unit(here)
   rest = jnp.where(mask | source, 0, delta)
-  length = jnp.square(space.eps) - jnp.square(_size(rest))
-  length = jnp.sqrt(jnp.maximum(length, 0))
-  return rest + length * fresh / (_size(fresh) + tiny)
+  length = jnp.square(eps) - jnp.sum(jnp.square(rest))
+  return rest + jnp.sqrt(jnp.maximum(length, 0)) * unit(fresh)
 
 
-def _stripes(key: Array, space: balls.Ball) -> Array:
-  batch, _, width, channels = space.x.shape
-  shape = (batch, 1, width, channels)
-  signs = jax.random.rademacher(key, shape, space.x.dtype)
-  delta = jnp.broadcast_to(signs * space.eps, space.x.shape)
-  return balls.project(space, space.x + delta)
+def _stripes(keys: Array, space: balls.Ball) -> Array:
+  """Vertical stripes of ± eps, brought into the ball."""
+  _, _, width, channels = space.x.shape
+  draw = lambda key: jax.random.rademacher(key, (1, width, channels))
+  signs = jax.vmap(draw)(keys).astype(space.x.dtype)
+  return balls.project(space, space.x + space.eps * signs)
 
 
-def search(
+def random_search(
   key: Array,
   judge: Judge,
   space: balls.Ball,
@@ -108,15 +105,16 @@ def search(
   errors.number('area', area, 0, 1, open_low=True)
   x = space.x
   repaint = _repaint_l2 if space.norm == 'l2' else _repaint_linf
+  repaint = jax.vmap(repaint, (0, 0, None, None))
   first, rest = jax.random.split(key)
-  stripes = _stripes(first, space)
+  stripes = _stripes(images.keys(first, x), space)
   wide = (-1, 1, 1, 1)
 
   def query(carry, now):
     z, value, best = carry
     turn, side = now
-    turn_key = jax.random.fold_in(rest, turn)
-    new = balls.project(space, x + repaint(turn_key, space, z - x, side))
+    keys = images.keys(jax.random.fold_in(rest, turn), x)
+    new = balls.project(space, x + repaint(keys, z - x, side, space.eps))
     new = jnp.where(turn == 0, stripes, new)
     new_value, verdict = judge(new)
     best = search.keep(best, new, verdict)

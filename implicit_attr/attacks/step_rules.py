@@ -1,4 +1,4 @@
-"""How far and which way does an attack move, given a gradient?"""
+"""Steps along a gradient: signs, normalised, Adam; and their default size."""
 
 from typing import NamedTuple
 

@@ -1,28 +1,36 @@
-"""How far, in pixels, did the important places of a map move?
+"""LENS (Kamath et al., arXiv 2312.10534) and the shift of a map's centre.
 
-Maps here are spatial, [B, H, W], larger meaning more important: pass
-`magnitude` of a signed map.
+How far, in pixels, did the important places of a map move? Maps here are
+spatial, [B, H, W], larger meaning more important: pass `magnitude` of a signed
+map.
 """
 
 import jax
 import jax.numpy as jnp
 
 from implicit_attr import errors
-from implicit_attr.similarity.maps import mass, planes
+from implicit_attr.similarity.maps import ordered, planes
 from implicit_attr.similarity.topk import count, top_mask
 from implicit_attr.types import Array
 
 
 def mass_centre(a: Array) -> Array:
-  """(row, column) of the centre of mass of |a|, not rounded; [B, 2]."""
-  share = mass(planes(a)[0])
+  """(row, column) of the centre of mass of |a|, not rounded; [B, 2].
+
+  NaN for a map that is zero or has a NaN.
+  """
+  size = jnp.abs(planes(a)[0])
+  share = size / jnp.sum(size, (1, 2), keepdims=True)
   rows, columns = (jnp.arange(n, dtype=share.dtype) for n in share.shape[1:])
   row = jnp.sum(jnp.sum(share, 2) * rows[None], -1)
   return jnp.stack([row, jnp.sum(jnp.sum(share, 1) * columns[None], -1)], -1)
 
 
 def mass_centre_shift(a: Array, b: Array) -> Array:
-  """Distance in pixels between the centres of mass of two maps; [B]."""
+  """Distance in pixels between the centres of mass of two maps; [B].
+
+  NaN where a map is zero or has a NaN; 0 for constant maps and single pixels.
+  """
   a, b = planes(a, b)
   return jnp.linalg.norm(mass_centre(a) - mass_centre(b), axis=-1)
 
@@ -40,23 +48,28 @@ def dilate(mask: Array, w: int) -> Array:
   )
 
 
-def _share(picked: Array, region: Array) -> Array:
+def _share(picked: Array, region: Array, *maps: Array) -> Array:
   # True division of counts, so that equal sets give exactly 1.
-  return jnp.sum(picked & region, (1, 2)) / jnp.sum(picked, (1, 2))
+  share = jnp.sum(picked & region, (1, 2)) / jnp.sum(picked, (1, 2))
+  return jnp.where(ordered(*maps), share, jnp.nan)
 
 
 def lens_recall(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
   """Share of b's top-k pixels within w pixels of a's top-k set; [B].
 
   |Top_k(b) ∩ dilate_w(Top_k(a))| / k of Kamath et al. (arXiv 2312.10534), a
-  the clean map. w = 0 is `topk_intersection`.
+  the clean map. w = 0 is `topk_intersection`, and NaN as there: where a map is
+  constant (zero, a single pixel) or has a NaN.
   """
   a, b = planes(a, b)
-  return _share(top_mask(b, k), dilate(top_mask(a, k), w))
+  return _share(top_mask(b, k), dilate(top_mask(a, k), w), a, b)
 
 
 def lens_precision(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
-  """Share of a's top-k pixels within w pixels of b's top-k set; [B]."""
+  """Share of a's top-k pixels within w pixels of b's top-k set; [B].
+
+  `lens_recall` with the maps exchanged, and NaN as there.
+  """
   return lens_recall(b, a, k, w=w)
 
 
@@ -76,7 +89,7 @@ def diverse_top_mask(a: Array, k: int | float, *, w: int = 1) -> Array:
 
   def pick(_, carry):
     picked, free = carry
-    left = jnp.where(free, a, -jnp.inf).reshape(batch, -1)
+    left = jnp.where(free, a, -jnp.inf).reshape(batch, height * width)
     index = jnp.argmax(left, -1)[:, None, None]
     far_row = jnp.abs(rows - index // width)
     far_column = jnp.abs(columns - index % width)
@@ -92,8 +105,8 @@ def topk_div(a: Array, b: Array, k: int | float, *, w: int = 1) -> Array:
   """Share of b's k spread-out peaks within w pixels of a's; [B].
 
   LENS recall at k-div of Kamath et al. (arXiv 2312.10534): several distinct
-  places count, not one blob of k neighbours.
+  places count, not one blob of k neighbours. NaN as `lens_recall`.
   """
   a, b = planes(a, b)
   ours, theirs = (diverse_top_mask(m, k, w=w) for m in (a, b))
-  return _share(theirs, dilate(ours, w))
+  return _share(theirs, dilate(ours, w), a, b)

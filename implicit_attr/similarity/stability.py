@@ -1,8 +1,14 @@
-"""How much does a map move when its image is moved a little at random?
+"""Max-sensitivity (Yeh et al., arXiv 1901.09392), local Lipschitz constants
+(Alvarez-Melis & Jaakkola, arXiv 1806.08049) and relative stability (Agarwal et
+al., arXiv 2203.06877), by sampling.
 
 Sampled figures are lower bounds of the worst case and grow with `draws`; the
 gradient-driven ones are in `attacks.sensitivity`. None is worth reporting
 without a faithfulness number: a constant map is perfectly stable.
+
+Images outside `bounds` are refused, for clipping would move them farther than
+`radius`. Noise is uniform in the linf ball of `radius`, pixel units, and drawn
+for each image by itself: its place in the batch does not count.
 """
 
 from collections.abc import Callable
@@ -11,7 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from implicit_attr import errors
+from implicit_attr import errors, losses
+from implicit_attr.similarity import images
+from implicit_attr.similarity.maps import floating, norms
 from implicit_attr.types import Array, Explain, Predict
 
 
@@ -20,13 +28,9 @@ class Sensitivity(NamedTuple):
   average: Array  # [B], mean over the draws
 
 
-def norms(a: Array) -> Array:
-  """‖a‖₂ of each example; [B, ...] -> [B]."""
-  return jnp.linalg.norm(a.reshape(a.shape[0], -1), axis=-1)
-
-
 def _neighbour(key, x, radius, bounds):
-  noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+  draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
+  noise = jax.vmap(draw)(images.keys(key, x))
   z = x + jnp.asarray(radius, x.dtype) * noise
   return z if bounds is None else jnp.clip(z, *bounds)
 
@@ -45,12 +49,15 @@ def sensitivity(
   """max and mean of ‖A(z) - A(x)‖₂ over z uniform in the linf ball; [B].
 
   Max- and average-sensitivity of Yeh et al. (arXiv 1901.09392). Not squared.
-  `relative` divides by ‖A(x)‖₂ (inf or NaN where that is 0). The noise is
-  two-sided and fresh for every example; radius in pixel units, z clipped to
-  `bounds` unless None.
+  `relative` divides by ‖A(x)‖₂ (NaN or infinite for a zero map). Fresh noise
+  for every draw; z is clipped to `bounds` unless None.
+
+  Raises:
+    InputError: see `images.check`; no draw.
   """
   errors.number('draws', draws, 1, integer=True)
-  clean = explain(x, y)
+  x = images.check(x, bounds)
+  clean = floating(explain(x, y))
 
   def draw(carry, turn):
     z = _neighbour(jax.random.fold_in(key, turn), x, radius, bounds)
@@ -79,9 +86,13 @@ def local_lipschitz(
   """max ‖A(z) - A(x)‖₂ / ‖z - x‖₂ over z uniform in the linf ball; [B].
 
   Alvarez-Melis & Jaakkola (arXiv 1806.08049), by sampling.
+
+  Raises:
+    InputError: see `images.check`; no draw.
   """
   errors.number('draws', draws, 1, integer=True)
-  clean = explain(x, y)
+  x = images.check(x, bounds)
+  clean = floating(explain(x, y))
 
   def draw(worst, turn):
     z = _neighbour(jax.random.fold_in(key, turn), x, radius, bounds)
@@ -91,54 +102,6 @@ def local_lipschitz(
 
   zero = jnp.zeros(x.shape[0], clean.dtype)
   return jax.lax.scan(draw, zero, jnp.arange(draws))[0]
-
-
-def neighbour_lipschitz(
-  maps: Array, x: Array, *, radius: float | Array
-) -> Array:
-  """max ‖A(x_j) - A(x_i)‖₂ / ‖x_j - x_i‖₂ over images x_j near x_i; [B].
-
-  The discrete form of Alvarez-Melis & Jaakkola (arXiv 1806.08049): neighbours
-  are the other images of the batch at ℓ2 distance at most `radius` and not
-  equal to x_i. NaN where there is none.
-  """
-
-  def one(image, a):
-    step, moved = norms(x - image[None]), norms(maps - a[None])
-    near = (step > 0) & (step <= radius)
-    slope = moved / jnp.where(near, step, 1)
-    worst = jnp.max(jnp.where(near, slope, -jnp.inf))
-    return jnp.where(jnp.any(near), worst, jnp.nan)
-
-  return jax.lax.map(lambda pair: one(*pair), (x, maps))
-
-
-def jacobian_norm(
-  key: Array, explain: Explain, x: Array, y: Array, *, iterations: int = 20
-) -> Array:
-  """Largest singular value of dA/dx at x, by power iteration on JᵀJ; [B].
-
-  The Lipschitz constant of the map at x; for a logit's gradient map it is the
-  spectral norm of the logit's Hessian. A lower bound that rises with every
-  iteration. One linearisation serves all products.
-  """
-  errors.number('iterations', iterations, 1, integer=True)
-  moved = lambda z: explain(z, y)
-  _, push = jax.linearize(moved, x)
-  pull = jax.linear_transpose(push, x)
-  wide = (-1,) + (1,) * (x.ndim - 1)
-
-  def unit(v):
-    size = norms(v).reshape(wide)
-    return v / jnp.where(size > 0, size, 1)
-
-  def iterate(v, _):
-    image = push(v)
-    return unit(pull(image)[0]), norms(image)
-
-  start = unit(jax.random.normal(key, x.shape, x.dtype))
-  v, _ = jax.lax.scan(iterate, start, None, length=iterations)
-  return norms(push(v))
 
 
 class RelativeStability(NamedTuple):
@@ -152,8 +115,8 @@ class RelativeStability(NamedTuple):
 
 def relative_change(old: Array, new: Array, floor: float | Array) -> Array:
   """‖(old - new) / old‖₂ with |old| clipped from below at `floor`; [B]."""
-  size = jnp.maximum(jnp.abs(old), floor)
-  return norms((old - new) / size)
+  old, new = floating(old), floating(new)
+  return norms((old - new) / jnp.maximum(jnp.abs(old), floor))
 
 
 def relative_stability(
@@ -174,12 +137,17 @@ def relative_stability(
   Numerator: `relative_change` of the map. Denominators: `relative_change` of
   the image (RIS) and of `hidden(x)` [B, ...] (RRS), the plain ℓ2 change of the
   logits (ROS), each clipped from below at `floor`. Only draws that keep the
-  predicted label count, and their number is returned. Noise is uniform in the
-  linf ball of `radius`, pixel units.
+  predicted label count, and their number is returned.
+
+  Raises:
+    InputError: see `images.check`; no draw; a single logit, whose label is
+      always kept.
   """
   errors.number('draws', draws, 1, integer=True)
-  clean, logits = explain(x, y), predict(x)
+  x = images.check(x, bounds)
+  clean, logits = floating(explain(x, y)), predict(x)
   label = jnp.argmax(logits, -1)
+  losses.check_labels(logits, label)
   features = None if hidden is None else hidden(x)
 
   def draw(carry, turn):

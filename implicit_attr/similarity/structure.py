@@ -1,4 +1,4 @@
-"""Do two maps show the same local structure?"""
+"""SSIM, mean structural similarity (Wang et al., IEEE TIP 13, 2004)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +32,10 @@ def ssim(
   Wang et al. (IEEE TIP 13, 2004): Gaussian windows, K1 = 0.01, K2 = 0.03,
   population covariances, averaged over the windows that lie inside the map;
   equal to scikit-image with gaussian_weights=True,
-  use_sample_covariance=False.
+  use_sample_covariance=False. Equal maps give 1.
+
+  NaN where a map has a NaN, and for two equal constant maps (zeros, single
+  pixels) without a `data_range`: they span nothing.
 
   Args:
     a: maps; as they are, so normalise (`mass`) first to compare shapes alone.
@@ -50,8 +53,7 @@ def ssim(
   small = min(a.shape[1:])
   allowed = f'odd and at most {small}, the smaller side of the map'
   errors.require('window', window, window % 2 and 0 < window <= small, allowed)
-  kind = jnp.result_type(a, b, jnp.float32)
-  a, b = a.astype(kind), b.astype(kind)
+  kind, axes = jnp.result_type(a, b), (1, 2)
   rows, columns = (
     jnp.asarray(_band(n, window, sigma), kind) for n in a.shape[1:]
   )
@@ -59,16 +61,22 @@ def ssim(
   def mean(m):
     return jnp.einsum('ih,bhw,jw->bij', rows, m, columns, precision='highest')
 
+  def moments(m):
+    # About the map's own mean: E[m²] - E[m]² cancels far from 0. In units of
+    # the span, so that squares neither underflow nor overflow.
+    middle = jnp.mean(m, axes, keepdims=True)
+    rest = (m - middle) / span
+    variance = mean(jnp.square(rest)) - jnp.square(mean(rest))
+    return mean(rest) + middle / span, jnp.maximum(variance, 0)
+
   if data_range is None:
-    axes = (1, 2)
     high = jnp.maximum(jnp.max(a, axes), jnp.max(b, axes))
     data_range = high - jnp.minimum(jnp.min(a, axes), jnp.min(b, axes))
   span = jnp.broadcast_to(jnp.asarray(data_range, kind), a.shape[:1])
-  c1, c2 = (jnp.square(k * span)[:, None, None] for k in (0.01, 0.03))
-  mean_a, mean_b = mean(a), mean(b)
-  var_a = mean(jnp.square(a)) - jnp.square(mean_a)
-  var_b = mean(jnp.square(b)) - jnp.square(mean_b)
-  cov = mean(a * b) - mean_a * mean_b
-  score = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
-  score /= (jnp.square(mean_a) + jnp.square(mean_b) + c1) * (var_a + var_b + c2)
-  return jnp.mean(score, (1, 2))
+  span = span[:, None, None]
+  (mean_a, var_a), (mean_b, var_b), (shift, rest) = map(moments, (a, b, a - b))
+  # (2 p q + c) / (p² + q² + c) as 1 - (p - q)² / (…): at most 1 when rounded.
+  powers = jnp.square(mean_a) + jnp.square(mean_b) + 0.01**2
+  luminance = 1 - jnp.square(shift) / powers
+  structure = 1 - rest / (var_a + var_b + 0.03**2)
+  return jnp.minimum(jnp.mean(luminance * structure, axes), 1)

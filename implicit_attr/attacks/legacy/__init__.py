@@ -1,4 +1,4 @@
-"""What did published attacks on maps do, to the letter, faults included?
+"""Published attacks on maps, to the letter, faults included.
 
 `PROTOCOLS[name](key, network, x, y)` runs one with the settings its authors
 released; every setting is a keyword, so that one can be changed at a time.

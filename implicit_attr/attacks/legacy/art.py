@@ -1,4 +1,6 @@
-"""How did the evaluation of attributional robustness training attack?"""
+"""ART, attributional robustness training (Singh et al., arXiv 1911.13073):
+its attack.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +69,7 @@ def art_cifar(
   Raises:
     InputError: see `inputs.check`; k larger than the map.
   """
-  x, y = inputs.check(x, y, eps=eps, bounds=(0, 1), steps=steps)
+  x, y = inputs.check(x, y, eps=eps, norm='linf', bounds=(0, 1), steps=steps)
   inputs.check_labels(y, network.predict(x), x)
   space = balls.ball(x, eps=eps)
   clean = magnitude(x * _path_mean(network, None, x, y, points))
@@ -79,8 +81,8 @@ def art_cifar(
 
   def step(carry, _):
     z, best = carry
-    found = mass(z * _path_mean(network, None, z, y, points))
-    tau = similarity.kendall_tau(jnp.where(top, found, 0), cut)
+    seen = mass(z * _path_mean(network, None, z, y, points))
+    tau = similarity.kendall_tau(jnp.where(top, seen, 0), cut)
     best = search.keep(best, z, search.Verdict(tau, network.label(z) == y))
     move = jnp.sign(jax.grad(lowered)(z, z))
     z = balls.project(space, z - jnp.asarray(step_size, z.dtype) * move)

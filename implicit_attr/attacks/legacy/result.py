@@ -1,4 +1,4 @@
-"""What goes into a published attack protocol, and what came out of it?"""
+"""A network as published attacks ask for it, and what they report."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

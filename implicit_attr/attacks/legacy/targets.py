@@ -1,4 +1,5 @@
-"""Which published attacks pull a map towards another one?
+"""Target-map attacks of Dombrowski et al. (arXiv 1906.07983) and RobustAGA
+(Joo et al., arXiv 2211.15900) as released.
 
 Both move pixels by Adam in the standardised space of their network and give
 the last image, whatever its label.
@@ -38,9 +39,9 @@ def _pull(x: Array, space: balls.Ball, cost, *, step_size, schedule, unit):
   return best, worth
 
 
-def _report(network, x, best, worth, clean, found, k) -> LegacyResult:
+def _report(network, x, best, worth, clean, changed, k) -> LegacyResult:
   """The last images with the maps at x and there; every image counts."""
-  topk, kendall = compare(clean, found, k, last=False)
+  topk, kendall = compare(clean, changed, k, last=False)
   return LegacyResult(
     x_adv=best.x,
     kept=network.label(best.x) == network.label(x),
@@ -101,7 +102,7 @@ def dombrowski(
   Raises:
     InputError: see `inputs.check`.
   """
-  x, y = inputs.check(x, y, eps=0.0, bounds=(0, 1), steps=steps)
+  x, y = inputs.check(x, y, eps=0.0, norm='linf', bounds=(0, 1), steps=steps)
   inputs.check_labels(y, network.predict(x), x)
   target_x = jnp.roll(x, 1, 0) if target_x is None else target_x
   frozen = 1000.0 if beta_growth else None
@@ -133,8 +134,8 @@ def dombrowski(
     unit=unit,
   )
   explain = network.explain(method, 'logit', {})
-  found = explain(best.x, network.label(best.x))
-  return _report(network, x, best, worth, explain(x, label), found, k)
+  changed = explain(best.x, network.label(best.x))
+  return _report(network, x, best, worth, explain(x, label), changed, k)
 
 
 def robust_aga(
@@ -181,7 +182,7 @@ def robust_aga(
   Raises:
     InputError: see `inputs.check`; a frame that leaves no pixel inside.
   """
-  x, y = inputs.check(x, y, eps=eps, bounds=(0, 1), steps=steps)
+  x, y = inputs.check(x, y, eps=eps, norm='linf', bounds=(0, 1), steps=steps)
   logits = network.predict(x)
   inputs.check_labels(y, logits, x)
   side = min(x.shape[1:3])

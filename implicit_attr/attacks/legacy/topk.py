@@ -1,4 +1,6 @@
-"""Which published attacks push a map off its own largest entries?"""
+"""Top-k attacks of Ghorbani et al. (arXiv 1710.10547) and RAR (Chen et al.,
+arXiv 1905.09957) as released.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +134,7 @@ def ghorbani(
   Raises:
     InputError: see `inputs.check`; k larger than the map.
   """
-  x, y = inputs.check(x, y, eps=eps, bounds=(0, 1), steps=steps)
+  x, y = inputs.check(x, y, eps=eps, norm='linf', bounds=(0, 1), steps=steps)
   inputs.check_labels(y, network.predict(x), x)
   maps = tuple(
     network.explain('gradient', 'logit', {}, b) for b in (None, beta)
@@ -189,7 +191,13 @@ def rar_mnist(
     InputError: see `inputs.check`; k larger than the map.
   """
   x, y = inputs.check(
-    x, y, eps=eps, bounds=(0, 1), steps=steps, attempts=attempts
+    x,
+    y,
+    eps=eps,
+    norm='linf',
+    bounds=(0, 1),
+    steps=steps,
+    attempts=attempts,
   )
   inputs.check_labels(y, network.predict(x), x)
   rule = {'rule': 'right', 'steps': points}
