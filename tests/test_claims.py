@@ -5,14 +5,17 @@ import json
 import math
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from implicit_attr import claims
+from implicit_attr import claims, models
 from implicit_attr.claims import overall, registry, verdicts
 from implicit_attr.claims.reading import kernel
 from implicit_attr.errors import InputError
+from implicit_attr.models import attention
 
 TREES = 100
 LRS, BATCHES = (0.03, 0.1, 0.3), (16, 128)
@@ -379,12 +382,39 @@ def test_a_record_without_a_seed_is_refused():
     ('elu1_none', 'elu1', False, True),
     ('relu2_rms', 'relu2', False, True),
     ('sigmoid_pointwise', 'sigmoid_pointwise', False, True),
+    ('linear_none', 'elu1', False, True),
+    ('hedgehog', 'hedgehog', True, True),
+    ('taylor2', 'taylor2', True, True),
+    ('favor', 'favor', True, True),
+    ('cosformer', 'cosformer', True, True),
+    ('favor_rms', 'favor', False, True),
+    ('of_another_version', 'of_another_version', None, True),
   ],
 )
 def test_names_of_kernels(name, features, normalized, is_kernel):
   assert kernel(name) == {
     'kernel': is_kernel, 'features': features, 'normalized': normalized
   }  # fmt: skip
+
+
+@pytest.mark.parametrize('name', models.KERNELS)
+def test_a_kernel_is_normalized_if_its_rows_sum_to_one(name):
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 4, 1, 3))
+  grid = (2, 2) if name.startswith('cosformer') else None
+  _, a = attention.attend(name, q, k, v, grid=grid, return_weights=True)
+  one = bool(jnp.allclose(a.sum(-1), 1, atol=1e-3))
+  assert kernel(name)['normalized'] == one
+
+
+def test_kernels_of_one_feature_map_are_pairs_under_any_name():
+  """C6 compares without the row sum and with it, for the same features."""
+  effects = {'linear': 0.0, 'linear_none': 0.3, 'hedgehog': 0.0}
+  records = softmax_and_kernels(
+    np.random.default_rng(0), effects | {'hedgehog_none': 0.3}
+  )
+  cells = claims.judge_one(claims.CLAIMS['C6'], records).cells
+  assert {c.fields['features'] for c in cells} == {'elu1', 'hedgehog'}
+  assert {c.verdict for c in cells} == {'supported'}
 
 
 def write_run(folder, lr, seed, shift):
@@ -436,8 +466,10 @@ def test_a_tree_of_run_directories_is_read_and_judged(tmp_path):
     (folder / 'config.json').write_text(text)
   records, problems = claims.read(tmp_path)
   assert len(records) == 12
-  assert set(problems) == {str(broken), str(empty)}
-  assert 'JSONDecodeError' in problems[str(broken)]
+  assert problems == {
+    str(broken): 'is left out: config.json is there, but cannot be read',
+    str(empty): 'is left out: config.json holds no config',
+  }
   found = next(
     r for r in records
     if (r['lr'], r['seed'], r['map']) == (0.3, 2, 'gradient')

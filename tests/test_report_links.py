@@ -28,7 +28,7 @@ def tree_of(ends: dict[str, float]) -> sweep_runs.Tree:
     )
     for i in (1, 2, 3)
   ]  # fmt: skip
-  return sweep_runs.Tree(pathlib.Path('.'), trials, [], {})
+  return sweep_runs.Tree(pathlib.Path('.'), trials, [], {}, {})
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 
-from implicit_attr.report import canvas, curvature_scatter, maps, tables
-from implicit_attr.report.read import Evaluation
+from implicit_attr.report import canvas, maps, tables
+from implicit_attr.runs.reading import Evaluation
 
 
 def test_attack_stands_above_its_baseline():
@@ -16,21 +15,6 @@ def test_attack_stands_above_its_baseline():
   ]
   found = [(row['attribution'], row['attack']) for row in tables.ordered(rows)]
   assert found == [('a', 'topk'), ('a', 'random_sign'), ('b', 'topk')]
-
-
-@pytest.mark.parametrize('levels', [4, 1000])
-def test_spearman_agrees_with_scipy(levels):
-  a, b = np.random.default_rng(1).integers(0, levels, (2, 40)).astype(float)
-  b += 0.5 * a
-  expected = scipy.stats.spearmanr(a, b).statistic
-  np.testing.assert_allclose(
-    curvature_scatter.spearman(a, b), expected, rtol=1e-12
-  )
-
-
-def test_spearman_is_nan_where_not_defined():
-  assert np.isnan(curvature_scatter.spearman(np.ones(5), np.arange(5.0)))
-  assert np.isnan(curvature_scatter.spearman(np.arange(2.0), np.arange(2.0)))
 
 
 def test_strongest_pixels_sum_the_size_of_channels():

@@ -1,4 +1,4 @@
-"""Which of the paper's claims do these runs bear out?
+"""Pre-registered tests of the claims of arXiv 2605.29983, with verdicts.
 
 Claims were written down before the runs: `CLAIMS`, as data. Runs are a table,
 a list of dicts, made by hand or read from a folder of run directories:
@@ -8,7 +8,7 @@ a list of dicts, made by hand or read from a folder of run directories:
       print(verdict)
 """
 
-from implicit_attr.claims.reading import read
+from implicit_attr.claims.reading import of_run, read, wanted
 from implicit_attr.claims.registry import CLAIMS, SEEDS, Claim
 from implicit_attr.claims.statistics import (
   Estimate,
@@ -35,7 +35,9 @@ __all__ = [
   'Verdict',
   'judge',
   'judge_one',
+  'of_run',
   'paired_bootstrap',
   'partial_spearman',
   'read',
+  'wanted',
 ]

@@ -1,17 +1,18 @@
-"""What did a folder of runs measure? One flat record a map, rule and run.
+"""Records of runs for `judge`: one flat dict a map, rule of comparison and run.
 
 Files are parsed as data: nothing of a run is imported or executed, and a run
-that is cut short gives the records that it has.
+that is cut short or damaged gives the records that it has.
 """
 
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
-from implicit_attr import attribution, errors
+from implicit_attr import attribution, errors, models
+from implicit_attr.runs import reading
+from implicit_attr.runs.reading import Evaluation, Run
 
 BASELINE = 'random_sign'
 PROTOCOL = ('eps', 'norm', 'k', 'steps', 'restarts', 'examples', 'options')
@@ -50,113 +51,119 @@ def read(
   tree = pathlib.Path(tree)
   errors.require('--workdir', str(tree), tree.is_dir(), 'a folder of runs')
   records, problems = [], {}
-  for path in sorted(tree.rglob('config.json')):
-    try:
-      found = _of_run(path.parent)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-      problems[str(path.parent)] = f'cannot be read ({type(e).__name__}: {e})'
-      continue
-    records += found
-    if not found:
-      problems[str(path.parent)] = 'has no evaluation'
+  for folder in reading.folders(tree):
+    mine, problem = of_run(reading.load(folder, arrays=wanted))
+    records += mine
+    if problem:
+      problems[str(folder)] = problem
   return records, problems
 
 
-def _of_run(run: pathlib.Path) -> list[Record]:
-  config = json.loads((run / 'config.json').read_text())['config']
-  settings = _settings(config) | {'run': str(run)}
-  lines, records = _lines(run / 'metrics.jsonl'), []
-  for path in sorted((run / 'evaluation').glob('*.json')):
-    found = json.loads(path.read_text())
-    arrays = _arrays(path.with_suffix('.npz'))
-    rows = found['rows']
-    base = {
-      row['attribution']: row for row in rows if row['attack'] == BASELINE
-    }
-    target = found['settings'].get('target', 'logit')
-    protocol = {name: found['settings'].get(name) for name in PROTOCOL}
-    protocol['duration'] = config.get('train', {}).get('duration')
-    shared = settings | _measured(lines, found['step'], target)
-    shared |= {
-      'rule': path.stem,
-      'target': target,
-      'protocol': json.dumps(protocol, sort_keys=True),
-      'accuracy': _number(found['clean'].get('accuracy')),
-      'train_loss': _number(found['clean'].get('train_loss')),
-    }
-    for row in rows:
-      if row['attack'] != BASELINE:
-        records.append(shared | _of_row(row, base, arrays))
-  return records
+def wanted(name: str) -> bool:
+  """Is the array of this name in an .npz one that records are made of?"""
+  return name.startswith(('score/', 'correct/')) and BASELINE not in name
 
 
-def _settings(config: dict[str, Any]) -> Record:
-  data, model, optim = config['data'], config['model'], config['optim']
-  attention = model.get('attention') or ''
-  return {
-    'data': data['name'],
-    'model': model['name'],
-    'activation': model.get('activation', ''),
-    'attention': attention,
-    'loss': config['loss']['name'],
-    'objective': config.get('objective', {}).get('name', 'none'),
-    'lr': float(optim['lr']),
-    'batch_size': int(data['batch_size']),
-    'momentum': float(optim.get('momentum') or 0),
-    'weight_decay': float(optim.get('weight_decay') or 0),
-    'label_noise': float(data.get('label_noise') or 0),
-    'seed': int(config['seed']),
-    'other': json.dumps(_other(config), sort_keys=True),
-    **kernel(attention),
+def of_run(run: Run) -> tuple[list[Record], str]:
+  """(the records of one run, why there is none or '')."""
+  lacking = [n for n in _TEXTS if not isinstance(run.setting(n), str)]
+  lacking += [n for n in _NUMBERS if not reading.finite(run.setting(n))]
+  if lacking:
+    why = run.problems.get('config.json', f'does not say {", ".join(lacking)}')
+    return [], f'is left out: config.json {why}'
+  settings = _settings(run) | {'run': str(run.path)}
+  records = [
+    settings | record
+    for evaluation in run.evaluations.values()
+    for record in _of_evaluation(run, evaluation)
+  ]
+  return records, '' if records else 'has no evaluation'
+
+
+_TEXTS = ('data.name', 'model.name', 'loss.name')
+_NUMBERS = ('optim.lr', 'data.batch_size', 'seed')
+
+
+def _of_evaluation(run: Run, evaluation: Evaluation) -> list[Record]:
+  settings, clean = evaluation.settings, evaluation.clean
+  target = str(settings.get('target', 'logit'))
+  protocol = {name: settings.get(name) for name in PROTOCOL}
+  protocol['duration'] = run.setting('train.duration')
+  shared = _measured(run, evaluation.step, target) | {
+    'rule': evaluation.checkpoint,
+    'target': target,
+    'protocol': json.dumps(protocol, sort_keys=True),
+    'accuracy': reading.number(clean.get('accuracy')),
+    'train_loss': reading.number(clean.get('train_loss')),
   }
+  base = {
+    row['attribution']: row
+    for row in evaluation.rows
+    if row['attack'] == BASELINE
+  }
+  return [
+    shared | _of_row(row, base.get(row['attribution']), evaluation.examples)
+    for row in evaluation.rows
+    if row['attack'] != BASELINE
+  ]
 
 
-def _other(config: dict[str, Any]) -> dict[str, dict]:
-  """Widths, schedules, penalties, …: what arms must share to be compared."""
-  factors = {'data': ('batch_size', 'data_dir'), 'optim': ('lr',)}
+def _settings(run: Run) -> Record:
+  text = lambda path, default='': str(run.setting(path, default))
+  amount = lambda path: reading.number(run.setting(path, 0))
+  other = {
+    path: value
+    for section in ('data', 'model', 'optim', 'loss', 'objective')
+    for path, value in reading.leaves(run.setting(section, {}), section)
+    if path not in ('data.batch_size', 'data.data_dir', 'optim.lr')
+  }
   return {
-    name: {
-      key: value
-      for key, value in config.get(name, {}).items()
-      if key not in factors.get(name, ())
-    }
-    for name in ('data', 'model', 'optim', 'loss', 'objective')
+    'data': text('data.name'),
+    'model': text('model.name'),
+    'activation': text('model.activation'),
+    'attention': text('model.attention'),
+    'loss': text('loss.name'),
+    'objective': text('objective.name', 'none'),
+    'lr': amount('optim.lr'),
+    'batch_size': int(amount('data.batch_size')),
+    'momentum': amount('optim.momentum'),
+    'weight_decay': amount('optim.weight_decay'),
+    'label_noise': amount('data.label_noise'),
+    'seed': int(amount('seed')),
+    # Widths, schedules, penalties, …: what arms must share to be compared.
+    'other': json.dumps(other, sort_keys=True),
+    **kernel(text('model.attention')),
   }
 
 
 def kernel(attention: str) -> Record:
-  """What the name of an attention kernel says of it.
+  """What `models.KERNELS` knows of an attention.
 
-  'linear' is elu1 over its row sum; 'a_b' the features a and normaliser b, of
-  which only 'sum' divides a row by its own sum; 'softmax' does, too.
+  'features' is the feature map or, where there is none, the name itself;
+  'normalized' says whether a row is divided by its own sum, as softmax does
+  too: None for a name that is not there.
   """
-  name = 'elu1_sum' if attention == 'linear' else attention
-  features, _, normalizer = name.rpartition('_')
-  if normalizer == 'pointwise':  # no features: relu(q k), not relu(q) relu(k)
-    features = name
-  if name in ('', 'softmax'):
-    features, normalizer = name, 'sum' if name else ''
+  if attention and attention not in models.KERNELS:
+    return {'kernel': True, 'features': attention, 'normalized': None}
+  kind, features, divisor = models.KERNELS.get(attention, ('', '', ''))
   return {
-    'kernel': bool(name) and name != 'softmax',
-    'features': features,
-    'normalized': normalizer == 'sum',
+    'kernel': kind not in ('', 'softmax'),
+    'features': features or attention,
+    'normalized': kind == 'softmax' or divisor == 'sum',
   }
 
 
 def _of_row(
-  row: dict[str, Any],
-  base: dict[str, dict],
-  arrays: dict[str, np.ndarray],
+  row: dict[str, Any], base: dict[str, Any] | None, arrays: dict
 ) -> Record:
   name, attack = row['attribution'], row['attack']
-  mean = lambda row, part, key: _number(
-    row.get(part, {}).get(key, {}).get('mean')
-  )
+  mean = lambda part, key: part.get(key, {}).get('mean', float('nan'))
+  random = base['metrics'] if base else {}
   right = arrays.get(f'correct/{name}')
   examples = {}
   for metric in METRICS:
     values = arrays.get(f'score/{name}/{attack}/{metric}')
-    if values is not None and right is not None:
+    if np.shape(values) == np.shape(right) != ():
       examples[metric] = np.where(right, values.astype(float), np.nan)
   attention = name in attribution.ATTENTION_METHODS
   return {
@@ -164,15 +171,13 @@ def _of_row(
     'family': 'attention' if attention else 'gradient',
     'attack': attack,
     'examples': examples,
-    'deletion_auc': mean(row, 'faithfulness', 'deletion_auc'),
-    **{m: mean(row, 'metrics', m) for m in METRICS},
-    **{
-      f'random_{m}': mean(base.get(name, {}), 'metrics', m) for m in METRICS
-    },
+    'deletion_auc': mean(row['faithfulness'], 'deletion_auc'),
+    **{m: mean(row['metrics'], m) for m in METRICS},
+    **{f'random_{m}': mean(random, m) for m in METRICS},
   }  # fmt: skip
 
 
-def _measured(lines: list[dict], step: int, target: str) -> Record:
+def _measured(run: Run, step: int | None, target: str) -> Record:
   """Curvature and time as they stood at `step`."""
   prefix = 'input_loss' if target == 'loss' else 'input'
   keys = {
@@ -180,49 +185,15 @@ def _measured(lines: list[dict], step: int, target: str) -> Record:
     'w1_norm': 'param/w1_norm', 'input_lambda': f'{prefix}/lambda_max',
     'normalized_curvature': f'{prefix}/normalized_curvature',
   }  # fmt: skip
-  found = dict.fromkeys(keys, float('nan'))
+  step = float('nan') if step is None else step
+  measured = {}
+  for name, key in keys.items():
+    steps, values = run.series(key)
+    values = values[(steps <= step) & np.isfinite(values)]
+    measured[name] = float(values[-1]) if values.size else float('nan')
   # Rates, not the clock: a run may have been resumed.
-  rates = [_number(line.get('time/steps_per_s')) for line in lines]
-  for line in lines:
-    if line['step'] > step:
-      continue
-    for name, key in keys.items():
-      if line.get(key) is not None:
-        found[name] = _number(line[key])
-  rates = [rate for rate in rates if rate > 0]
-  seconds = step / rates[-1] if rates else float('nan')
-  found['speed'] = -float(np.log(seconds)) if seconds > 0 else float('nan')
-  return found
-
-
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Whole lines, in order of step; what a kill cut short ends the reading."""
-  lines = []
-  for raw in path.read_text().splitlines() if path.exists() else ():
-    try:
-      line = json.loads(raw)
-    except ValueError:
-      break
-    if isinstance(line, dict) and isinstance(line.get('step'), int):
-      lines.append(line)
-  return sorted(lines, key=lambda line: line['step'])
-
-
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The scores of single examples under attacks; empty without any."""
-  try:
-    with path.open('rb') as file:
-      archive = np.load(file, allow_pickle=False)
-      wanted = ('score/', 'correct/')
-      return {
-        k: archive[k]
-        for k in archive.files
-        if k.startswith(wanted) and BASELINE not in k
-      }
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-    return {}
-
-
-def _number(value: Any) -> float:
-  fits = isinstance(value, int | float) and not isinstance(value, bool)
-  return float(value) if fits else float('nan')
+  rates = run.series('time/steps_per_s')[1]
+  rates = rates[rates > 0]
+  seconds = step / rates[-1] if rates.size else float('nan')
+  speed = -float(np.log(seconds)) if seconds > 0 else float('nan')
+  return measured | {'speed': speed}

@@ -1,4 +1,4 @@
-"""What happened in a run, or in a sweep, for someone who was not there?
+"""Reports of a run or a sweep: figures and one self-contained page.
 
 `write(workdir)` reads the files of a run directory, or of a folder of them,
 and nothing else, and leaves `figures/*.png` and one self-contained
@@ -10,10 +10,10 @@ import pathlib
 from implicit_attr import errors
 from implicit_attr.report import page
 from implicit_attr.report.maps import draw_alone as draw_maps
-from implicit_attr.report.read import Evaluation, Run, load
 from implicit_attr.report.sweep import write_sweep
-from implicit_attr.report.sweep_runs import holds_runs
 from implicit_attr.report.tables import as_text
+from implicit_attr.runs import reading
+from implicit_attr.runs.reading import Evaluation, Run, load
 
 __all__ = [
   'Evaluation',
@@ -26,11 +26,6 @@ __all__ = [
 ]
 
 
-_OF_A_RUN = (
-  'config.json', 'metrics.jsonl', 'status.json', 'evaluation', 'spectrum'
-)  # fmt: skip
-
-
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes the page of a run, or of a sweep for a folder that holds runs.
 
@@ -41,9 +36,8 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     InputError: `workdir` is neither, or cannot be written.
   """
   path = pathlib.Path(workdir)
-  some = any((path / name).exists() for name in _OF_A_RUN)
+  first = next(reading.folders(path), None)
   errors.require(
-    '--workdir', str(workdir), some or holds_runs(path),
-    'a run, or a folder of runs',
-  )  # fmt: skip
-  return write_sweep(path) if holds_runs(path) else page.write(path)
+    '--workdir', str(workdir), first is not None, 'a run, or a folder of runs'
+  )
+  return page.write(path) if first == path else write_sweep(path)

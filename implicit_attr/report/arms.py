@@ -10,7 +10,8 @@ import numpy as np
 from implicit_attr.report import canvas, heat, tables
 from implicit_attr.report.canvas import Exhibit, Image
 from implicit_attr.report.colours import Shades, of_runs
-from implicit_attr.report.sweep_runs import Tree, by
+from implicit_attr.report.sweep_runs import Tree
+from implicit_attr.report.tables import by
 
 Record = dict[str, Any]
 _BAND = 0.55  # inches a map gets

@@ -1,4 +1,4 @@
-"""How does a figure look, and what does the page need to know about it?
+"""Panels of matplotlib in one style, and what a page knows about them.
 
 One small panel a file, so that a phone shows it at full width and a screen
 shows several beside each other. Drawn without pyplot: no global state, no
@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import pathlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,8 +84,8 @@ def drawing() -> Iterator[None]:
 
 
 def maths(text: str) -> str:
-  """Sets λ_max in a figure as a formula; the page does it in its own way."""
-  return text.replace('λ_max', r'$\lambda_\mathrm{max}$')
+  """Sets λ_max in a figure as a formula, and nothing else."""
+  return text.replace('$', r'\$').replace('λ_max', r'$\lambda_\mathrm{max}$')
 
 
 def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
@@ -129,6 +129,20 @@ def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     axis.set_minor_formatter(NullFormatter())
+
+
+def rows(axes: Any, labels: Sequence[str]) -> None:
+  """Makes the y axis a list of `labels` from top to bottom, 0 to n - 1."""
+  axes.set_yticks(range(len(labels)), labels)
+  axes.set_ylim(len(labels) - 0.4, -0.6)
+  axes.tick_params(axis='y', length=0)
+  axes.spines['left'].set_visible(False)
+
+
+def up_to_one(axes: Any, lowest: float) -> None:
+  """Makes an x axis of similarities end at 1 and begin below `lowest`."""
+  low = np.floor(10 * lowest) / 10
+  axes.set_xlim(low, 1 + 0.02 * (1 - low))
 
 
 def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:

@@ -11,7 +11,8 @@ from implicit_attr import claims
 from implicit_attr.report import canvas, heat, tables
 from implicit_attr.report.canvas import Exhibit, Image
 from implicit_attr.report.colours import Shades
-from implicit_attr.report.sweep_runs import Tree, Trial, by
+from implicit_attr.report.sweep_runs import Tree, Trial
+from implicit_attr.report.tables import by
 
 Value = Callable[[Trial], float]
 

@@ -1,48 +1,34 @@
-"""Do parameter curvature and input curvature move together in this run?"""
+"""Parameter curvature against input curvature along one run."""
 
 import pathlib
 
 import numpy as np
 
+from implicit_attr import claims
 from implicit_attr.report import canvas
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.read import Run
+from implicit_attr.runs.reading import Run
 
-_AGAINST = (
-  ('input/lambda_max', 'Logit', '‖H‖ of the logit [logit / pixel²]'),
-  ('input_loss/lambda_max', 'Loss', '‖H‖ of the loss [loss / pixel²]'),
-  (
-    'input/normalized_curvature',
-    'Logit, normalised',
+_AGAINST = {
+  'logit': (
+    'input/lambda_max', 'Logit', '‖H‖ of the logit [logit / pixel²]'
+  ),
+  'loss': (
+    'input_loss/lambda_max', 'Loss', '‖H‖ of the loss [loss / pixel²]'
+  ),
+  'normalised': (
+    'input/normalized_curvature', 'Logit, normalised',
     '‖H‖ / ‖g‖ of the logit [1 / pixel]',
   ),
-)
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-  """Spearman's ρ of two vectors [n], ties at their mean rank.
-
-  NaN where it is not defined: fewer than 3 values, or one vector constant.
-  """
-  if len(a) < 3:
-    return float('nan')
-  a, b = _ranks(a), _ranks(b)
-  a, b = a - a.mean(), b - b.mean()
-  scale = np.sqrt((a @ a) * (b @ b))
-  return float(a @ b / scale) if scale else float('nan')
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-  return (np.cumsum(count) - (count + 1) / 2)[group]
+}  # fmt: skip
 
 
 def draw(run: Run, folder: pathlib.Path) -> Exhibit:
   """Scatters of λ_max of the loss Hessian against three input curvatures."""
   images = tuple(
     image
-    for number, against in enumerate(_AGAINST)
-    if (image := _scatter(run, folder, number, *against))
+    for name, against in _AGAINST.items()
+    if (image := _scatter(run, folder, name, *against))
   )
   return Exhibit(
     'Parameter curvature against input curvature',
@@ -56,19 +42,13 @@ def draw(run: Run, folder: pathlib.Path) -> Exhibit:
 
 
 def _scatter(
-  run: Run,
-  folder: pathlib.Path,
-  number: int,
-  key: str,
-  title: str,
-  ylabel: str,
+  run: Run, folder: pathlib.Path, name: str, key: str, title: str, ylabel: str
 ) -> Image | None:
   steps, x, y = run.series('param/lambda_max', key)
   both = np.isfinite(x) & np.isfinite(y)
   if both.sum() < 2:
     return None
   steps, x, y = steps[both], x[both], y[both]
-  rho = spearman(x, y)
   axes = canvas.panel(
     title, 'λ_max of the loss Hessian [loss / parameter²]', ylabel
   )
@@ -78,12 +58,13 @@ def _scatter(
   )
   canvas.fit_scale(axes.xaxis, x)
   canvas.fit_scale(axes.yaxis, y)
+  rho = claims.partial_spearman(x, y, np.zeros((len(x), 0))).value
   text = f'ρ = {rho:.2f}' if np.isfinite(rho) else 'ρ not defined'
-  axes.set_title(f'{text}, n = {both.sum()}', loc='right', fontsize=8.5)
+  axes.set_title(f'{text}, n = {len(x)}', loc='right', fontsize=8.5)
   bar = axes.figure.colorbar(points, ax=axes, pad=0.02, aspect=30)
   bar.outline.set_visible(False)
   bar.set_label('updates')
-  name = ('relation_logit', 'relation_loss', 'relation_normalised')[number]
   return canvas.save(
-    axes.figure, folder, name, f'{ylabel} against λ_max; Spearman {text}'
-  )
+    axes.figure, folder, f'relation_{name}',
+    f'{ylabel} against λ_max; Spearman {text}',
+  )  # fmt: skip

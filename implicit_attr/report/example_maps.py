@@ -4,9 +4,10 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from implicit_attr.report import maps, read
+from implicit_attr.report import maps
 from implicit_attr.report.canvas import Exhibit, Image
 from implicit_attr.report.sweep_runs import Tree, Trial
+from implicit_attr.runs import reading
 
 _SHOWN = 3
 """Examples of each end."""
@@ -43,9 +44,9 @@ def _pair(trials: Sequence[Trial]) -> list[Trial]:
   return ends if ends[0] is not ends[1] else []
 
 
-def _shown(trial: Trial, name: str) -> read.Evaluation | None:
+def _shown(trial: Trial, name: str) -> reading.Evaluation | None:
   """What a run kept of the map `name`; None if it kept nothing to draw."""
-  found = read.load(trial.path).evaluations.get('last')
+  found = reading.load(trial.path).evaluations.get('last')
   if found is None or not {'images', f'map/{name}/clean'} <= set(
     found.examples
   ):
@@ -60,7 +61,7 @@ def _shown(trial: Trial, name: str) -> read.Evaluation | None:
 
 
 def _exhibit(
-  trial: Trial, evaluation: read.Evaluation, folder: pathlib.Path, end: str
+  trial: Trial, evaluation: reading.Evaluation, folder: pathlib.Path, end: str
 ) -> Exhibit:
   found = maps.draw(evaluation, folder)
   images = []

@@ -13,7 +13,8 @@ import numpy as np
 
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.sweep_runs import Tree, Trial, by
+from implicit_attr.report.sweep_runs import Tree, Trial
+from implicit_attr.report.tables import by
 
 Value = Callable[[Trial], float]
 MOST = 12

@@ -13,7 +13,7 @@ import numpy as np
 
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.read import Evaluation
+from implicit_attr.runs.reading import Evaluation
 
 _MOST = 4  # examples in a figure
 _SCORES = (('topk', 'top-k'), ('kendall', 'τ'), ('cosine', 'cos'))

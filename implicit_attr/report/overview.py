@@ -8,7 +8,8 @@ from implicit_attr import claims
 from implicit_attr.report import heat, tables
 from implicit_attr.report.colours import short_group
 from implicit_attr.report.summary import Tile
-from implicit_attr.report.sweep_runs import Tree, by
+from implicit_attr.report.sweep_runs import Tree
+from implicit_attr.report.tables import by
 from implicit_attr.report.verdicts import FACTORS
 
 Cells = list[tuple[str, float | str]]

@@ -1,4 +1,4 @@
-"""How does a run directory become one page that needs nothing else?"""
+"""The page of a run: everything in its folder as one file of HTML."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,8 @@ from implicit_attr.report import (
   tables,
   template,
 )
-from implicit_attr.report.read import Evaluation, Run, load
+from implicit_attr.runs import reading
+from implicit_attr.runs.reading import Evaluation, Run
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -32,10 +33,13 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: `workdir` is not a folder, or cannot be written.
   """
-  run = load(workdir)
+  run = reading.load(workdir)
+  probes, problems = reading.probes(run.path)
+  run.problems.update(problems)
   folder = template.figures(run.path)
   with canvas.drawing():
-    return template.write(run.path, 'page.html.j2', **_values(run, folder))
+    values = _values(run, probes, folder)
+    return template.write(run.path, 'page.html.j2', **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,49 +53,59 @@ class _Block:
   table: tables.Table
 
 
-def _values(run: Run, folder: pathlib.Path) -> dict[str, Any]:
+def _values(run: Run, probes: Any, folder: pathlib.Path) -> dict[str, Any]:
   """What the template asks for; figures are drawn on the way."""
-  shown = run.evaluations.get('last') or next(
-    iter(run.evaluations.values()), None
-  )
+  evaluations = run.evaluations
+  shown = evaluations.get('last') or next(iter(evaluations.values()), None)
+  logged = run.lines or probes
   return dict(
     title=summary.title(run),
     name=run.path.resolve().name,
     story=summary.story(run),
     banners=summary.banners(run),
     tiles=summary.tiles(run),
-    curves=curves.draw(run, folder),
+    curves=curves.draw(run, probes, folder) if logged else None,
     spectrum=spectrum.draw(run, folder),
     relation=curvature_scatter.draw(run, folder),
-    rules=tables.rules(run.evaluations),
+    rules=tables.rules(evaluations),
     settings=shown.settings if shown else {},
-    blocks=[_block(evaluation) for evaluation in run.evaluations.values()],
-    points=robustness.draw_points(run.evaluations, folder),
+    blocks=[_block(evaluation) for evaluation in evaluations.values()],
+    points=robustness.draw_points(evaluations, folder),
     strength=robustness.draw_strength(shown, folder),
     maps=maps.draw(shown, folder),
     sanity=sanity.draw(shown, folder),
-    events=[
-      (f'{event["step"]:.0f}', event['event'], str(event.get('message', '')))
-      for event in run.events
-    ],
+    events=_events(run),
     config=_sections(run.config),
-    overrides=run.about.get('overrides') or {},
     about=_about(run),
     problems=run.problems,
   )
 
 
+def _events(run: Run) -> list[tuple[str, str, str]]:
+  """(step, what happened, message), milestones among them."""
+  events = []
+  for line in run.lines:
+    step = f'{line["step"]:.0f}'
+    if 'event' in line:
+      events.append((step, str(line['event']), str(line.get('message', ''))))
+    for key in line:
+      if key.startswith('milestone/'):
+        what = tables.rule(key.removeprefix('milestone/'))
+        events.append((step, 'milestone', what))
+  return events
+
+
 def _block(evaluation: Evaluation) -> _Block:
   clean = evaluation.clean
-  parts = [f'clean accuracy {tables.percent(clean.get("accuracy"))}']
-  if clean.get('n') is not None:
-    parts[0] += f' (n = {clean["n"]})'
-  if clean.get('loss') is not None:
-    parts.append(f'loss {tables.short(clean["loss"])}')
+  said = f'clean accuracy {tables.percent(clean.get("accuracy"))}'
+  if 'n' in clean:
+    said += f' (n = {clean["n"]})'
+  if 'loss' in clean:
+    said += f', loss {tables.short(clean["loss"])}'
   return _Block(
     rule=tables.rule(evaluation.checkpoint),
     step=evaluation.step,
-    clean=', '.join(parts),
+    clean=said,
     settings=', '.join(
       f'{tables.plain(key)} {_text(value)}'
       for key, value in evaluation.settings.items()
@@ -101,28 +115,14 @@ def _block(evaluation: Evaluation) -> _Block:
   )
 
 
-def _sections(
-  config: dict[str, Any],
-) -> list[tuple[str, list[tuple[str, str]]]]:
+def _sections(config: dict[str, Any]) -> list[tuple[str, list]]:
   """(section, its (key, value) pairs); keys outside sections come first."""
-  loose = [
-    (key, _text(value))
-    for key, value in config.items()
-    if not isinstance(value, dict)
-  ]
-  sections = [('', loose)] if loose else []
-  for name, section in config.items():
-    if isinstance(section, dict) and section:
-      sections.append((name, list(_leaves(section))))
-  return sections
-
-
-def _leaves(section: dict[str, Any], prefix: str = '') -> Any:
-  for key, value in section.items():
-    if isinstance(value, dict) and value:
-      yield from _leaves(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', _text(value)
+  sections: dict[str, list[tuple[str, str]]] = {'': []}
+  for path, value in reading.leaves(config):
+    name, _, key = path.partition('.')
+    pair = (key, _text(value)) if key else (name, _text(value))
+    sections.setdefault(name if key else '', []).append(pair)
+  return [(name, pairs) for name, pairs in sections.items() if pairs]
 
 
 def _text(value: Any) -> str:
@@ -138,16 +138,13 @@ def _text(value: Any) -> str:
 def _about(run: Run) -> list[tuple[str, str]]:
   """Command, commit, hardware and versions, as (name, value)."""
   about = run.about
-  found = []
-  if about.get('argv'):
-    found.append(('command', ' '.join(map(str, about['argv']))))
-  git = about.get('git') or {}
-  if git.get('commit'):
-    changed = ', with uncommitted changes' if git.get('dirty') else ''
-    found.append(('commit', f'{git["commit"]}{changed}'))
-  device = about.get('device') or {}
-  if device:
-    found.append(('hardware', _text(device)))
-  versions = about.get('versions') or {}
-  found += [(name, str(version)) for name, version in versions.items()]
-  return found
+  commit = str(about['git'].get('commit') or '')
+  if commit and about['git'].get('dirty'):
+    commit += ', with uncommitted changes'
+  pairs = (
+    ('command', ' '.join(map(str, about['argv']))),
+    ('commit', commit),
+    ('hardware', _text(about['device']) if about['device'] else ''),
+    *((name, str(version)) for name, version in about['versions'].items()),
+  )
+  return [(name, text) for name, text in pairs if text]

@@ -1,4 +1,4 @@
-"""How much of an explanation survives an attack, and was it a good attack?"""
+"""Robustness of the maps of a run: similarities, and strength of the attack."""
 
 import pathlib
 from typing import Any
@@ -7,9 +7,12 @@ import numpy as np
 
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.read import Evaluation
+from implicit_attr.runs.reading import Evaluation
 
 _COLOURS = (canvas.VERMILLION, canvas.PURPLE, canvas.ORANGE, canvas.GREEN)
+
+Entry = tuple[str, dict[str, Any]]
+"""The name of a checkpoint, and a row of its evaluation."""
 
 
 def draw_points(
@@ -22,6 +25,7 @@ def draw_points(
     for name, evaluation in evaluations.items()
     for row in tables.ordered(evaluation.rows)
   ]
+  rows = [row for _, row in entries]
   return Exhibit(
     'Similarity to the clean map',
     'Mean over images with a 95 % bootstrap interval; 1 is an unchanged map. '
@@ -31,104 +35,79 @@ def draw_points(
     'that holds on one line of a group only depends on the rule of '
     'comparison.',
     tuple(
-      image
-      for metric in tables.measured([row for _, row in entries])
-      if (image := _points(entries, metric, folder))
+      _points([e for e in entries if metric in e[1]['metrics']], metric, folder)
+      for metric in tables.names(rows, 'metrics', tables.METRICS)
     ),
     'the evaluations hold no row',
   )
 
 
-def _points(
-  entries: list[tuple[str, dict[str, Any]]], metric: str, folder: pathlib.Path
-) -> Image | None:
-  entries = [
-    (name, row)
-    for name, row in entries
-    if isinstance((row.get('metrics') or {}).get(metric), dict)
-  ]
-  if not entries:
-    return None
-  heights, ticks = _layout(entries)
+def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
+  heights, labels = _layout(entries)
   title = tables.METRICS.get(metric, tables.plain(metric))
   axes = canvas.panel(
-    '', f'{title} (1 is unchanged)', '', height=0.85 + 0.19 * len(ticks)
+    '', f'{title} (1 is unchanged)', '', height=0.85 + 0.19 * len(labels)
   )
-  attacks = list(dict.fromkeys(row.get('attack', '–') for _, row in entries))
+  attacks = list(dict.fromkeys(row['attack'] for _, row in entries))
   lowest = 0.9
   for number, attack in enumerate(attacks):
-    mine = [entry for entry in entries if entry[1].get('attack', '–') == attack]
-    found = [row['metrics'][metric] for _, row in mine]
+    mine = [entry for entry in entries if entry[1]['attack'] == attack]
     mean, low, high = (
-      np.array([_finite(value.get(part)) for value in found])
-      for part in ('mean', 'low', 'high')
+      np.array([row['metrics'][metric][end] for _, row in mine])
+      for end in ('mean', 'low', 'high')
     )
     # A missing end of an interval is drawn as none.
     bars = np.nan_to_num(np.maximum([mean - low, high - mean], 0))
     baseline = attack == tables.BASELINE
     lift = 0.2 * (number - (len(attacks) - 1) / 2)
     axes.errorbar(
-      mean, [heights[_line(*entry)] + lift for entry in mine],
+      mean, [heights[_line(entry)] + lift for entry in mine],
       xerr=bars, fmt='s' if baseline else 'o', ms=3.5,
       color=canvas.GREY if baseline else _COLOURS[number % len(_COLOURS)],
       elinewidth=1.2, label=tables.attack_name(attack),
     )  # fmt: skip
     lowest = min(lowest, np.nan_to_num(mean - bars[0], nan=1.0).min())
-  axes.set_yticks(*zip(*ticks, strict=True))
-  for label, (height, _) in zip(axes.get_yticklabels(), ticks, strict=True):
+  canvas.rows(axes, labels)
+  for height, label in enumerate(axes.get_yticklabels()):
     if height not in heights.values():
       label.set_weight('bold')
-  axes.set_ylim(len(ticks) - 0.4, -0.6)
-  low = np.floor(10 * lowest) / 10
-  axes.set_xlim(low, 1 + 0.02 * (1 - low))
+  canvas.up_to_one(axes, lowest)
   axes.grid(axis='x', lw=0.4, color='#DDDDDD')
   axes.set_axisbelow(True)
-  axes.tick_params(axis='y', length=0)
-  axes.spines['left'].set_visible(False)
   axes.figure.legend(
     loc='outside upper right', ncols=2, columnspacing=1, handletextpad=0.3
   )
   return canvas.save(
-    axes.figure,
-    folder,
-    f'robustness_{metric}',
+    axes.figure, folder, f'robustness_{metric}',
     f'{title} of each map under each perturbation',
-  )
+  )  # fmt: skip
 
 
-def _line(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
+def _line(entry: Entry) -> tuple[str, str]:
   """What shares a line of the figure: all perturbations of one condition."""
-  return row.get('attribution'), row.get('eps'), name
+  return entry[1]['attribution'], entry[0]
 
 
 def _layout(
-  entries: list[tuple[str, dict[str, Any]]],
-) -> tuple[dict[tuple[Any, ...], int], list[tuple[int, str]]]:
-  """(height of every line, labels at every height): groups under a head.
+  entries: list[Entry],
+) -> tuple[dict[tuple[str, str], int], list[str]]:
+  """(height of every line, labels from the top): groups under a head.
 
   With one checkpoint a group is one line and needs no head of its own.
   """
-  lines = list(dict.fromkeys(_line(*entry) for entry in entries))
-  groups = list(dict.fromkeys(line[:2] for line in lines))
-  several = len({eps for _, eps in groups}) > 1
-  one = len({name for *_, name in lines}) == 1
-  heights: dict[tuple[Any, ...], int] = {}
-  ticks: list[tuple[int, str]] = []
-  for group in groups:
-    head = tables.plain(str(group[0]))
-    head += f', ε = {tables.short(group[1])}' if several else ''
-    if not one:
-      ticks.append((len(ticks), head))
+  lines = list(dict.fromkeys(map(_line, entries)))
+  one = len({name for _, name in lines}) == 1
+  heights: dict[tuple[str, str], int] = {}
+  labels: list[str] = []
+  for method in dict.fromkeys(method for method, _ in lines):
+    labels += [] if one else [tables.plain(method)]
     for line in lines:
-      if line[:2] == group:
-        heights[line] = len(ticks)
-        label = head if one else f'{tables.rule(line[2])}  '
-        ticks.append((len(ticks), label))
-  return heights, ticks
-
-
-def _finite(value: Any) -> float:
-  return float(value) if isinstance(value, int | float) else float('nan')
+      if line[0] == method:
+        heights[line] = len(labels)
+        labels.append(
+          tables.plain(method) if one else f'{tables.rule(line[1])}  '
+        )
+  return heights, labels
 
 
 def draw_strength(
@@ -137,34 +116,26 @@ def draw_strength(
   """Top-k kept by the best iterate so far, over the steps of the attack."""
   arrays = evaluation.examples if evaluation else {}
   curves = {
-    key.split('/', 1)[1]: np.ravel(value)
+    key.removeprefix('curve/').rpartition('/')[::2]: np.ravel(value)
     for key, value in arrays.items()
     if key.startswith('curve/') and np.size(value) > 1
   }
   images = ()
-  if evaluation and curves:
+  if curves:
     axes = canvas.panel('', 'steps of the attack', 'top-k kept, mean')
-    steps = evaluation.settings.get('steps')
-    several = len({name.partition('/')[2] for name in curves}) > 1
-    for number, (name, values) in enumerate(curves.items()):
-      method, _, attack = name.partition('/')
+    several = len({attack for _, attack in curves}) > 1
+    for number, ((method, attack), values) in enumerate(curves.items()):
       label = tables.plain(method)
       label += f', {tables.attack_name(attack)}' if several else ''
-      first = 1 if len(values) == steps else 0
       axes.plot(
-        np.arange(first, first + len(values)), values,
+        np.arange(1, 1 + len(values)), values,
         '-' if number < len(canvas.CYCLE) else '--',
-        color=canvas.CYCLE[number % len(canvas.CYCLE)],
-        label=label,
+        color=canvas.CYCLE[number % len(canvas.CYCLE)], label=label,
       )  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.legend()
-    images = (
-      canvas.save(
-        axes.figure, folder, 'strength',
-        'Top-k kept by the best iterate so far, over the steps of the attack',
-      ),
-    )  # fmt: skip
+    alt = 'Top-k kept by the best iterate so far, over the steps of the attack'
+    images = (canvas.save(axes.figure, folder, 'strength', alt),)
   return Exhibit(
     'Strength of the attack',
     'Share of the top-k pixels kept by the best image found so far. A curve '

@@ -7,7 +7,8 @@ import numpy as np
 
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit
-from implicit_attr.report.read import Evaluation
+from implicit_attr.report.tables import by
+from implicit_attr.runs.reading import Evaluation
 
 
 def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit | None:
@@ -18,9 +19,7 @@ def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit | None:
   rows = evaluation.sanity if evaluation else []
   if not rows:
     return None
-  lines: dict[str, list[dict[str, Any]]] = {}
-  for row in rows:
-    lines.setdefault(str(row.get('attribution', '–')), []).append(row)
+  lines = by(rows, lambda row: row['attribution'])
   ticks = list(dict.fromkeys(_place(row) for row in rows))
   axes = canvas.panel(
     'Maps of networks that lost what they learnt',
@@ -29,7 +28,7 @@ def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit | None:
   )  # fmt: skip
   for number, (name, mine) in enumerate(lines.items()):
     mean, low, high = (
-      np.array([_part(row, part) for row in mine])
+      np.array([row['spearman'][part] for row in mine], float)
       for part in ('mean', 'low', 'high')
     )
     lift = 0.2 * (number / max(len(lines) - 1, 1) - 0.5)
@@ -40,8 +39,7 @@ def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit | None:
       mfc='white' if number >= len(canvas.CYCLE) else None,
       label=tables.plain(name),
     )  # fmt: skip
-  axes.set_yticks(range(len(ticks)), ticks)
-  axes.set_ylim(len(ticks) - 0.4, -0.6)
+  canvas.rows(axes, ticks)
   axes.grid(axis='x', lw=0.4, color='#DDDDDD')
   axes.set_axisbelow(True)
   axes.figure.legend(loc='outside lower center', ncols=2)
@@ -69,8 +67,3 @@ def _place(row: dict[str, Any]) -> str:
   if row.get('test') == 'labels':
     return 'random labels'
   return f'down to {tables.plain(str(row.get("replaced", "–")))}'
-
-
-def _part(row: dict[str, Any], part: str) -> float:
-  value = (row.get('spearman') or {}).get(part)
-  return float('nan') if value is None else float(value)

@@ -1,12 +1,13 @@
-"""What does the whole spectrum of the loss Hessian look like?"""
+"""The spectrum of the loss Hessian: density and outermost eigenvalues."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.read import Run, Spectrum
+from implicit_attr.runs.reading import Run, Spectrum, number
 
 FLOOR = 1e-6
 """Density, of its largest value, below which smoothing is all there is."""
@@ -46,7 +47,6 @@ def _panel(name: str, spectrum: Spectrum, folder: pathlib.Path) -> Image | None:
   grid, density, error = (
     spectrum.arrays[key] for key in ('grid', 'density', 'density_se')
   )
-  numbers = spectrum.numbers
   axes = canvas.panel(
     tables.rule(name).capitalize(),
     'eigenvalue [loss / parameter²]',
@@ -54,28 +54,30 @@ def _panel(name: str, spectrum: Spectrum, folder: pathlib.Path) -> Image | None:
   )
   floor = FLOOR * float(np.max(density))
   low, high = (np.maximum(density + s * error, floor) for s in (-1, 1))
-  axes.fill_between(
-    grid, low, high, color=canvas.BLUE, alpha=0.2, lw=0,
-  )  # fmt: skip
+  axes.fill_between(grid, low, high, color=canvas.BLUE, alpha=0.2, lw=0)
   axes.plot(grid, np.maximum(density, floor), color=canvas.BLUE, lw=1.0)
-  ends = [*numbers.get('top', ()), *numbers.get('bottom', ())]
-  part = numbers.get('gauss_newton') or {}
-  for values, colour, height in (
-    (ends, canvas.VERMILLION, 1), (part.get('top', ()), canvas.GREEN, 3)
-  ):  # fmt: skip
+  whole, part = spectrum.numbers, spectrum.numbers.get('gauss_newton')
+  part = part if isinstance(part, dict) else {}
+  for ends, colour, height in (
+    (_listed(whole, 'top') + _listed(whole, 'bottom'), canvas.VERMILLION, 1),
+    (_listed(part, 'top'), canvas.GREEN, 3),
+  ):
     axes.plot(
-      values, np.full(len(values), height * floor), '|', color=colour, ms=9,
+      ends, np.full(len(ends), height * floor), '|', color=colour, ms=9,
       clip_on=False,
     )  # fmt: skip
   axes.set_yscale('log')
   axes.set_ylim(floor, 3 * float(np.max(high)))
-  trace = numbers.get('trace')
-  if trace is not None:
-    text = f'trace {tables.short(trace)} ± {tables.short(numbers["trace_se"])}'
-    if part:
-      text += f', of G {tables.short(part["trace"])}'
-    axes.set_title(text, loc='right', fontsize=8.5)
+  trace, error = map(tables.short, map(whole.get, ('trace', 'trace_se')))
+  text = f'trace {trace} ± {error}'
+  text += f', of G {tables.short(part.get("trace"))}' if part else ''
+  axes.set_title(text, loc='right', fontsize=8.5)
   return canvas.save(
     axes.figure, folder, f'spectrum_{name}',
     f'Density of Hessian eigenvalues at {tables.rule(name)}',
   )  # fmt: skip
+
+
+def _listed(numbers: dict[str, Any], name: str) -> list[float]:
+  values = numbers.get(name)
+  return [number(v) for v in values] if isinstance(values, list) else []

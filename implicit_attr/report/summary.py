@@ -1,10 +1,11 @@
 """Summary of a run: what was trained on what, how it ended, what came out."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from implicit_attr.report import curves, tables
-from implicit_attr.report.read import Evaluation, Run
+from implicit_attr.report import tables
+from implicit_attr.runs.reading import Evaluation, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +18,8 @@ class Tile:
 
 
 _PROPER = {
-  'cnn': 'CNN',
-  'mlp': 'MLP',
-  'vit': 'ViT',
-  'sgd': 'SGD',
-  'adamw': 'AdamW',
-}
+  'cnn': 'CNN', 'mlp': 'MLP', 'vit': 'ViT', 'sgd': 'SGD', 'adamw': 'AdamW',
+}  # fmt: skip
 
 
 def title(run: Run) -> str:
@@ -35,195 +32,156 @@ def story(run: Run) -> list[str]:
   """A few sentences: what was trained, on what, how, for how long."""
   if not run.config:
     return ['What was trained is not known: config.json is missing.']
-  get = run.setting
-  model = proper(get('model.name', 'network'))
-  first = f'{"An" if model[0] in "aeiouM" else "A"} {model}'
-  if get('model.activation'):
-    first += f' with {get("model.activation")} activations'
-  if get('model.attention'):
-    first += f' and {get("model.attention")} attention'
-  first += f' was trained on {get("data.name", "unknown data")}'
-  if get('data.subset'):
-    first += f' ({get("data.subset")} examples)'
-  if get('data.label_noise', 0):
-    noise = tables.percent(get('data.label_noise'))
-    first += f', with {noise} of the training labels drawn at random'
-  how = f'It minimised {tables.plain(str(get("loss.name", "its loss")))}'
-  if get('objective.weight', 0):
-    how += (
-      f' plus {get("objective.weight")} times '
-      f'{tables.plain(str(get("objective.name", "a penalty")))}'
+
+  def clause(path: str, text: str, form: Callable[[Any], str] = str) -> str:
+    value = run.setting(path)
+    return text.format(form(value)) if value else ''
+
+  plain = lambda value: tables.plain(str(value))
+  model = proper(run.setting('model.name', 'network'))
+  first = (
+    f'{"An" if model[:1] in "aeiouM" else "A"} {model}'
+    + clause('model.activation', ' with {} activations')
+    + clause('model.attention', ' and {} attention')
+    + f' was trained on {run.setting("data.name", "unknown data")}'
+    + clause('data.subset', ' ({} examples)')
+    + clause(
+      'data.label_noise',
+      ', with {} of the training labels drawn at random',
+      tables.percent,
     )
-  how += f' by {proper(get("optim.name", "descent"))}'
-  for key, name in (
-    ('lr', 'learning rate'),
-    ('momentum', 'momentum'),
-    ('weight_decay', 'weight decay'),
-  ):
-    if get(f'optim.{key}', 0):
-      how += f', {name} {get(f"optim.{key}")}'
-  if get('optim.schedule', 'constant') != 'constant':
-    how += f' ({tables.plain(str(_name(get("optim.schedule"))))} schedule)'
-  if get('data.batch_size'):
-    how += f', batches of {get("data.batch_size")}'
-  if get('train.duration'):
-    how += f', for {_name(get("train.duration"))}'
-  if get('seed') is not None:
-    how += f'; seed {get("seed")}'
+  )
+  how = f'It minimised {plain(run.setting("loss.name", "its loss"))}'
+  if run.setting('objective.weight'):
+    how += clause('objective.weight', ' plus {} times ')
+    how += plain(run.setting('objective.name', 'a penalty'))
+  how += f' by {proper(run.setting("optim.name", "descent"))}'
+  for name in ('lr', 'momentum', 'weight_decay'):
+    what = 'learning rate' if name == 'lr' else tables.plain(name)
+    how += clause(f'optim.{name}', f', {what} {{}}')
+  if run.setting('optim.schedule') != 'constant':
+    how += clause('optim.schedule', ' ({} schedule)', plain)
+  how += clause('data.batch_size', ', batches of {}')
+  how += clause('train.duration', ', for {}')
+  if run.setting('seed') is not None:
+    how += f'; seed {run.setting("seed")}'
   return [f'{first}.', f'{how}.']
 
 
 def banners(run: Run) -> list[tuple[str, str]]:
   """(kind, sentence) for what a reader must know before any number."""
-  found = []
+  told = []
   ends = [event for event in run.events if event['event'] == 'diverged']
-  if not ends and run.status.get('status') in ('diverged', 'interrupted'):
+  if not ends and run.status.get('status') == 'diverged':
     ends = [run.status]
   for end in ends:
-    how = end.get('event') or end['status']
     message = str(end.get('message') or '').strip().rstrip('.')
-    text = (
-      f'This run {"diverged" if how == "diverged" else "was interrupted"} at '
-      f'update {end.get("step", "–")}{": " if message else ""}{message}. '
-      'What follows describes it up to that point.'
-    )
-    found.append(('bad' if how == 'diverged' else 'note', text))
-  if not found and 'last' not in run.evaluations:
-    found.append(
-      (
-        'note',
-        'This run was interrupted or is still running: its last checkpoint '
-        'has not been evaluated. What is there is shown.',
-      )
-    )
-  if run.about.get('git', {}) and run.about['git'].get('dirty'):
-    found.append(
-      (
-        'note',
-        'The code had uncommitted changes when this run started, so the '
-        'commit below does not describe it fully.',
-      )
-    )
-  return found
+    text = f'This run diverged at update {end.get("step", "–")}'
+    text += f'{": " if message else ""}{message}. '
+    told.append(('bad', f'{text}What follows describes it up to that point.'))
+  if not told and 'last' not in run.evaluations:
+    told.append(('note', _UNFINISHED))
+  if run.damages:
+    what = '; '.join(f'{file} {why}' for file, why in run.damages.items())
+    told.append(('note', f'Of damaged files only the rest is shown: {what}.'))
+  if run.about['git'].get('dirty'):
+    told.append(('note', _DIRTY))
+  return told
+
+
+_UNFINISHED = (
+  'This run was interrupted or is still running: its last checkpoint has not '
+  'been evaluated. What is there is shown.'
+)
+_DIRTY = (
+  'The code had uncommitted changes when this run started, so the commit below '
+  'does not describe it fully.'
+)
 
 
 def tiles(run: Run) -> list[Tile]:
   """The headline numbers that this run has."""
-  found = [
-    _accuracy(run),
-    *_robustness(run.evaluations.get('last')),
-    _sharpness(run),
-    _input_curvature(run),
-    _time(run),
-  ]
-  return [tile for tile in found if tile]
+  last = run.evaluations.get('last')
+  all_tiles = (
+    _accuracy(run, last), _robustness(last), _sharpness(run),
+    _input_curvature(run), _time(run),
+  )  # fmt: skip
+  return [tile for tile in all_tiles if tile]
 
 
-def _accuracy(run: Run) -> Tile | None:
-  if 'last' in run.evaluations:
-    clean = run.evaluations['last'].clean
-    if clean.get('accuracy') is not None:
-      return Tile(
-        'Test accuracy',
-        tables.percent(clean['accuracy']),
-        f'of {clean["n"]} images' if 'n' in clean else '',
-      )
-  last = run.last('eval/accuracy')
-  if not last:
+def _accuracy(run: Run, evaluation: Evaluation | None) -> Tile | None:
+  clean = evaluation.clean if evaluation else {}
+  value, note = clean.get('accuracy'), f'of {clean.get("n", "all")} images'
+  if value is None and (last := run.last('eval/accuracy')):
+    value, note = last[1], f'at update {last[0]:.0f}'
+  if value is None:
     return None
-  return Tile(
-    'Test accuracy', tables.percent(last[1]), f'at update {last[0]:.0f}'
-  )
+  return Tile('Test accuracy', tables.percent(value), note)
 
 
-def _robustness(evaluation: Evaluation | None) -> list[Tile]:
+def _robustness(evaluation: Evaluation | None) -> Tile | None:
   """Top-k of the first map, under its first attack and random signs."""
-  if not evaluation or not evaluation.rows:
-    return []
-  rows = tables.ordered(evaluation.rows)
-  attacked = next(
-    (row for row in rows if row.get('attack') != tables.BASELINE), None
+  rows = evaluation.rows if evaluation else []
+  attacks = [row for row in rows if row['attack'] != tables.BASELINE]
+  if not attacks or 'topk' not in attacks[0]['metrics']:
+    return None
+  row = attacks[0]
+  mean, *interval = tables.similarity(row, 'topk')
+  note = ''.join(interval).strip('[]').replace(', ', ' to ')
+  note = f'95 %: {note or "no interval"}'
+  for other in rows:
+    same = other['attribution'] == row['attribution']
+    if same and other['attack'] == tables.BASELINE:
+      random = tables.estimate(other['metrics'].get('topk'))[0]
+      note += f'; random signs: {random}'
+      break
+  return Tile(
+    f'Top-k of the {tables.plain(row["attribution"])} map kept under attack, '
+    f'ε\u00a0=\u00a0{tables.short(row.get("eps"))}',
+    mean,
+    note,
   )
-  if attacked is None:
-    return []
-  topk = (attacked.get('metrics') or {}).get('topk')
-  if not isinstance(topk, dict):
-    return []
-  note = (
-    f'95 %: {tables.number(topk.get("low"))} to '
-    f'{tables.number(topk.get("high"))}'
-  )
-  same = [
-    row
-    for row in rows
-    if row.get('attack') == tables.BASELINE
-    and row.get('attribution') == attacked.get('attribution')
-    and row.get('eps') == attacked.get('eps')
-  ]
-  if same:
-    random = (same[0].get('metrics') or {}).get('topk') or {}
-    note += f'; random signs: {tables.number(random.get("mean"))}'
-  name = tables.plain(str(attacked.get('attribution', 'map')))
-  return [
-    Tile(
-      f'Top-k of the {name} map kept under attack, '
-      f'ε\u00a0=\u00a0{tables.short(attacked.get("eps"))}',
-      tables.similarity(attacked, 'topk')[0],
-      note,
-    )
-  ]
 
 
 def _sharpness(run: Run) -> Tile | None:
-  last = run.last('param/lambda_max')
+  last, edge = run.last('param/lambda_max'), run.last('param/edge')
   if not last:
     return None
-  edge = run.last('param/edge')
   note = f'at update {last[0]:.0f}'
   if edge and edge[1] > 0:
-    note = (
-      f'{last[1] / edge[1]:.2f} of {curves.edge_name(run)} = '
-      f'{tables.short(edge[1])}'
-    )
+    share = f'{last[1] / edge[1]:.2f}'
+    note = f'{share} of {edge_name(run)} = {tables.short(edge[1])}'
   return Tile('λ_max of the loss Hessian', tables.short(last[1]), note)
 
 
 def _input_curvature(run: Run) -> Tile | None:
-  key = 'input/normalized_curvature'
-  last = run.last(key)
+  last = run.last('input/normalized_curvature')
   if not last:
     return None
-  values = run.series(key)[1]
-  first = tables.short(float(values[0]))
+  steps, values = run.series('input/normalized_curvature')
   return Tile(
     'Normalised input curvature ‖H‖ / ‖g‖',
     f'{tables.short(last[1])} / pixel',
-    f'before training: {first}' if run.series(key)[0][0] == 0 else '',
+    f'before training: {tables.short(values[0])}' if steps[0] == 0 else '',
   )
 
 
 def _time(run: Run) -> Tile | None:
-  steps = [line['step'] for line in run.lines]
-  if not steps:
+  if not run.lines:
     return None
-  wall, speed = run.last('time/wall_s'), run.last('time/steps_per_s')
   parts = []
-  if wall:
-    parts.append(f'{wall[1]:.0f} s')
-  if speed:
-    parts.append(f'{tables.short(speed[1])} updates/s')
-  return Tile('Updates', f'{max(steps):.0f}', ', '.join(parts))
+  if 'time/wall_s' in run.ends:
+    parts.append(f'{run.ends["time/wall_s"]:.0f} s')
+  if 'time/steps_per_s' in run.ends:
+    parts.append(f'{tables.short(run.ends["time/steps_per_s"])} updates/s')
+  return Tile('Updates', f'{run.lines[-1]["step"]:.0f}', ', '.join(parts))
 
 
-def _name(value: Any) -> str:
-  """A schedule or a duration, whether given as a word or as a section."""
-  if isinstance(value, dict):
-    return ', '.join(
-      f'{key} {part}' for key, part in value.items() if part is not None
-    )
-  return str(value)
+def edge_name(run: Run) -> str:
+  """The stability threshold as a formula: with momentum it is higher."""
+  return '2(1+β)/η' if run.setting('optim.momentum', 0) else '2/η'
 
 
 def proper(name: Any) -> str:
   """'cnn' -> 'CNN', as far as it is known."""
-  return _PROPER.get(name, tables.plain(str(name)))
+  return _PROPER.get(str(name), tables.plain(str(name)))

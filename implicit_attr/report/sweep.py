@@ -61,4 +61,5 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
       cut=len(found.trials) - overview.MOST,
       unfinished=overview.unfinished(found),
       problems=found.problems,
+      damages=found.damages,
     )

@@ -1,15 +1,14 @@
-"""Tables of a report: which numbers stand in them and how they are written.
+"""Tables of a run: robustness of each map, and the rules of comparison.
 
 A robustness number never stands alone: its interval, n, n kept, the same
 number under random signs, clean accuracy and faithfulness are beside it.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from implicit_attr.report.read import Evaluation
+from implicit_attr.runs.reading import Evaluation, finite
 
 BASELINE = 'random_sign'
 """The attack that is none: signs drawn at random, at the same size."""
@@ -32,7 +31,6 @@ METRICS = {
 }
 _FAITHFUL = {
   'deletion_auc': 'Deletion AUC ↓',
-  'insertion_auc': 'Insertion AUC ↑',
   'mask_mass': 'Mass in mask ↑',
   'entropy': 'Entropy of map',
 }
@@ -78,14 +76,12 @@ def attack_name(name: str) -> str:
 
 def number(value: Any, digits: int = 3) -> str:
   """Fixed digits; – for what is missing or not finite."""
-  fits = isinstance(value, int | float) and math.isfinite(value)
-  return f'{value:.{digits}f}'.replace('-', '−') if fits else '–'
+  return f'{value:.{digits}f}'.replace('-', '−') if finite(value) else '–'
 
 
 def short(value: Any, digits: int = 3) -> str:
   """Significant digits, for quantities whose size is not known before."""
-  fits = isinstance(value, int | float) and math.isfinite(value)
-  if not fits:
+  if not finite(value):
     return '–'
   if value and not 1e-3 <= abs(value) < 1e5:
     text = f'{value:.{digits - 1}e}'
@@ -98,53 +94,30 @@ def short(value: Any, digits: int = 3) -> str:
 
 
 def estimate(
-  value: Any, write: Callable[[Any], str] = number
+  value: dict[str, Any] | None, write: Callable[[Any], str] = number
 ) -> tuple[str, ...]:
-  """('0.512', '[0.480, 0.544]') of a mean with its interval."""
-  if not isinstance(value, dict):
-    return (write(value),)
-  mean = write(value.get('mean'))
-  if value.get('low') is None or value.get('high') is None:
-    return (mean,)
-  return (mean, f'[{write(value["low"])}, {write(value["high"])}]')
+  """('0.512', '[0.480, 0.544]') of a mean with its interval, if it has one."""
+  mean, low, high = ((value or {}).get(end) for end in ('mean', 'low', 'high'))
+  if not (finite(low) and finite(high)):
+    return (write(mean),)
+  return (write(mean), f'[{write(low)}, {write(high)}]')
 
 
 def percent(value: Any) -> str:
   """A share as '98.1 %'."""
-  fits = isinstance(value, int | float) and math.isfinite(value)
-  return f'{100 * value:.1f} %' if fits else '–'
+  return f'{100 * value:.1f} %' if finite(value) else '–'
 
 
-def estimates(values: Any, prefix: str = '') -> dict[str, Any]:
-  """Flattens nested dicts down to those that hold a 'mean', or numbers."""
-  if not isinstance(values, dict) or 'mean' in values:
-    return {prefix: values} if values is not None else {}
-  flat: dict[str, Any] = {}
-  for key, value in values.items():
-    flat |= estimates(value, f'{prefix} {key}'.strip())
-  return flat
-
-
-def beside(row: dict[str, Any]) -> dict[str, Any]:
-  """Faithfulness and mask numbers of a row, by name."""
-  return estimates(row.get('faithfulness') or {}) | estimates(
-    row.get('mask_mass'), 'mask_mass'
-  )
-
-
-def measured(rows: list[dict[str, Any]]) -> list[str]:
-  """The similarities that rows have: those the page knows first."""
-  names = dict.fromkeys(
-    name for row in rows for name in row.get('metrics') or {}
-  )
-  known = [name for name in METRICS if name in names]
-  return known + [name for name in names if name not in METRICS]
+def names(rows: list[dict[str, Any]], part: str, known: dict) -> list[str]:
+  """The estimates that rows have in a part, those of `known` first."""
+  there = dict.fromkeys(name for row in rows for name in row[part])
+  return [n for n in known if n in there] + [n for n in there if n not in known]
 
 
 def similarity(row: dict[str, Any], metric: str) -> tuple[str, ...]:
   """`estimate` of a similarity; 'undefined' where no image has one."""
-  value = (row.get('metrics') or {}).get(metric)
-  none = isinstance(value, dict) and value.get('n') == 0 and row.get('n')
+  value = row['metrics'].get(metric)
+  none = value and value.get('n') == 0 and row.get('n')
   return ('undefined',) if none else estimate(value)
 
 
@@ -166,42 +139,42 @@ def top_set(k: Any) -> str:
   return f'{100 * k:g} %' if fits else 'all pixels' if k == 1 else ''
 
 
-def sizes(evaluation: Evaluation) -> list[Any]:
-  """The radii of the rows, in order of appearance."""
-  return list(dict.fromkeys(row.get('eps') for row in evaluation.rows))
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Rows by map, as maps came, the baseline after the attacks."""
+  maps = list(dict.fromkeys(row['attribution'] for row in rows))
+  place = lambda r: (maps.index(r['attribution']), r['attack'] == BASELINE)
+  return sorted(rows, key=place)
 
 
 def robustness(evaluation: Evaluation) -> Table:
-  """One row per map, perturbation and radius, baselines after their attack."""
+  """One row per map and perturbation, baselines after their attack."""
   rows = ordered(evaluation.rows)
-  metrics = measured(rows)
-  extras = list(dict.fromkeys(name for row in rows for name in beside(row)))
-  several = len(sizes(evaluation)) > 1
-  counts = [n for n in ('stalled', 'undefined')
-            if any(row.get(f'n_{n}') for row in rows)]  # fmt: skip
-  proved = any('certificate' in row for row in rows)
-  names = dict(METRICS)
+  titles = METRICS | _FAITHFUL
   if size := top_set(evaluation.settings.get('k')):
-    names['topk'] += f' ({size})'
-  head = ['Map', 'Perturbation', *(['ε'] if several else [])]
-  head += [names.get(name, plain(name)) for name in metrics]
-  head += ['n', 'kept', *counts, *(_CERTIFIED.values() if proved else ())]
-  head += [_FAITHFUL.get(name, plain(name)) for name in extras]
+    titles['topk'] += f' ({size})'
+  metrics = names(rows, 'metrics', METRICS)
+  beside = names(rows, 'faithfulness', _FAITHFUL)
+  counts = {'n': 'n', 'kept': 'n_kept'} | {
+    name: f'n_{name}'
+    for name in ('stalled', 'undefined')
+    if any(row.get(f'n_{name}') for row in rows)
+  }
+  proved = any('certificate' in row for row in rows)
+  title = lambda name: titles.get(name, plain(name))
+  head = ['Map', 'Perturbation', *map(title, metrics), *counts]
+  head += [*(_CERTIFIED.values() if proved else ()), *map(title, beside)]
   body, before = [], None
   for row in rows:
-    name, other = row.get('attribution', '–'), beside(row)
+    name = row['attribution']
     cells = [
       (plain(name) if name != before else '',),
-      (attack_name(row.get('attack', '–')),),
-      *([(short(row.get('eps')),)] if several else []),
+      (attack_name(row['attack']),),
       *(similarity(row, metric) for metric in metrics),
-      (str(row.get('n', '–')),),
-      (str(row.get('n_kept', '–')),),
-      *((str(row.get(f'n_{count}', '–')),) for count in counts),
+      *((str(row.get(count, '–')),) for count in counts.values()),
       *(certificate(row) if proved else ()),
-      *(estimate(other.get(extra)) for extra in extras),
+      *(estimate(row['faithfulness'].get(extra)) for extra in beside),
     ]
-    body.append((cells, row.get('attack') == BASELINE))
+    body.append((cells, row['attack'] == BASELINE))
     before = name
   return Table(head, body)
 
@@ -216,32 +189,20 @@ def as_text(evaluation: Evaluation) -> str:
   )
 
 
-def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Rows by map (as they came), then radius, the baseline after attacks."""
-  maps = list(dict.fromkeys(row.get('attribution') for row in rows))
-  return sorted(
-    rows,
-    key=lambda row: (
-      maps.index(row.get('attribution')),
-      row.get('eps') or 0,
-      row.get('attack') == BASELINE,
-    ),
-  )
-
-
 def rules(evaluations: dict[str, Evaluation]) -> Table:
   """One row per rule of comparison: where it stopped, and what held there."""
-  attacked: dict[tuple[str, str, Any], dict[str, tuple[str, ...]]] = {}
+  attacked: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
   for name, evaluation in evaluations.items():
     for row in ordered(evaluation.rows):
-      if row.get('attack') != BASELINE:
-        key = (row.get('attribution'), row.get('attack'), row.get('eps'))
-        attacked.setdefault(key, {})[name] = similarity(row, 'topk')
-  several = len({key[1:] for key in attacked}) > 1
+      if row['attack'] != BASELINE:
+        column = attacked.setdefault((row['attribution'], row['attack']), {})
+        column[name] = similarity(row, 'topk')
+  several = len({attack for _, attack in attacked}) > 1
   head = ['Compared at', 'Updates', 'Test accuracy', 'Test loss']
-  for method, attack, eps in attacked:
-    tail = f', {attack_name(attack)}, ε = {short(eps)}' if several else ''
-    head.append(f'{plain(method)}{tail}')
+  head += [
+    plain(method) + (f', {attack_name(attack)}' if several else '')
+    for method, attack in attacked
+  ]
   body = []
   for name in dict.fromkeys([*RULES, *evaluations]):
     evaluation = evaluations.get(name)
@@ -251,7 +212,15 @@ def rules(evaluations: dict[str, Evaluation]) -> Table:
       (str(evaluation.step) if evaluation else 'not evaluated',),
       (percent(clean.get('accuracy')),),
       (short(clean.get('loss')),),
-      *(cells.get(name, ('–',)) for cells in attacked.values()),
+      *(column.get(name, ('–',)) for column in attacked.values()),
     ]
     body.append((cells, evaluation is None))
   return Table(head, body)
+
+
+def by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+  """Items by what `key` says of them, in order of appearance."""
+  groups: dict[Any, list[Any]] = {}
+  for item in items:
+    groups.setdefault(key(item), []).append(item)
+  return groups

@@ -1,4 +1,4 @@
-"""How does a template become a page that needs no other file?"""
+"""Pages from jinja2 templates: one file of HTML that needs no other."""
 
 import base64
 import pathlib

@@ -12,7 +12,7 @@ import numpy as np
 from implicit_attr import claims
 from implicit_attr.report import canvas, tables
 from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.sweep_runs import by
+from implicit_attr.report.tables import by
 
 FACTORS = {'lr': 'larger learning rate', 'batch_size': 'smaller batches'}
 _FIELDS = {

@@ -1,25 +1,22 @@
-"""What came out of every run under one folder, in one table?
+"""Summaries of all runs under a folder: summary.json and summary.csv.
 
 Runs that have not changed since the last table are not read again.
 """
 
 import csv
 import json
-import math
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-from implicit_attr import errors
-from implicit_attr.runs import records
-from implicit_attr.runs.metrics import read_metrics
+from implicit_attr.runs import reading, records
 
 Row = dict[str, Any]
 """'run' (path under the root), 'status', 'step', 'message', 'config' {a.b:
-value}, 'metrics' {name: last finite value}, 'evaluation' {name: mean}, and
-'stamp', by which a change is seen."""
+value}, 'metrics' {name: last finite value}, 'evaluation' {name: mean},
+'problems' {file: what could not be read}, and 'stamp', by which a change is
+seen."""
 
 
 def write_summary(root: pathlib.Path) -> list[Row]:
@@ -35,9 +32,9 @@ def write_summary(root: pathlib.Path) -> list[Row]:
   Raises:
     InputError: `root` cannot be written.
   """
-  known = {row['run']: row for row in _before(root)}
+  known = _before(root)
   rows = []
-  for workdir in _runs(root):
+  for workdir in reading.folders(root):
     name = workdir.relative_to(root).as_posix()
     stamp = _stamp(workdir)
     row = known.get(name)
@@ -50,19 +47,21 @@ def write_summary(root: pathlib.Path) -> list[Row]:
   return rows
 
 
-def _before(root: pathlib.Path) -> list[Row]:
+def _before(root: pathlib.Path) -> dict[str, Row]:
+  """The rows that are known already, by run; none if the file is damaged."""
   try:
-    return json.loads((root / 'summary.json').read_text())
-  except (OSError, ValueError):
-    return []
+    rows = json.loads((root / 'summary.json').read_text())
+    return {row['run']: row for row in rows if _whole(row)}
+  except (OSError, ValueError, TypeError, KeyError):
+    return {}
 
 
-def _runs(root: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Folders with a config.json; what is inside a run is not looked through."""
-  for folder, inside, files in os.walk(root):
-    if 'config.json' in files:
-      inside.clear()
-      yield pathlib.Path(folder)
+def _whole(row: Row) -> bool:
+  """Has it everything, so that it need not be read again?"""
+  parts = ('config', 'metrics', 'evaluation', 'problems')
+  return all(isinstance(row[part], dict) for part in parts) and all(
+    name in row for name in ('status', 'step', 'message', 'stamp')
+  )
 
 
 def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -72,60 +71,34 @@ def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _stamp(workdir: pathlib.Path) -> list[list[Any]]:
-  found = []
-  for path in _files(workdir):
-    if path.exists():
-      seen = path.stat()
-      found.append([path.name, seen.st_size, seen.st_mtime_ns])
-  return found
+  return [
+    [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+    for path in _files(workdir)
+    if path.exists()
+  ]
 
 
 def _read(workdir: pathlib.Path) -> Row:
-  status = records.read_status(workdir)
-  try:
-    config = dict(_leaves(records.read_config(workdir)['config']))
-  except (errors.InputError, KeyError, TypeError):
-    config = {}
-  metrics: dict[str, float] = {}
-  for line in read_metrics(workdir):
-    metrics |= {
-      name: value
-      for name, value in line.items()
-      if isinstance(value, int | float) and math.isfinite(value)
-    }
-  last = metrics.pop('step', None)
+  run = reading.load(workdir, arrays=lambda name: False)
+  evaluation = {}
+  for name, at in run.evaluations.items():
+    if 'accuracy' in at.clean:
+      evaluation[f'{name}/accuracy'] = at.clean['accuracy']
+    for row in at.rows:
+      prefix = f'{name}/{row["attribution"]}/{row["attack"]}'
+      for metric, estimate in row['metrics'].items():
+        if reading.finite(estimate['mean']):
+          evaluation[f'{prefix}/{metric}'] = estimate['mean']
+  last = run.lines[-1]['step'] if run.lines else None
   return {
-    'status': status.get('status', 'unfinished'),
-    'step': status.get('step', last),
-    'message': status.get('message', ''),
-    'config': config,
-    'metrics': metrics,
-    'evaluation': _evaluation(workdir),
+    'status': run.status.get('status', 'unfinished'),
+    'step': run.status.get('step', last),
+    'message': run.status.get('message', ''),
+    'config': dict(reading.leaves(run.config)),
+    'metrics': run.ends,
+    'evaluation': evaluation,
+    'problems': run.damages,
   }
-
-
-def _leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-  if isinstance(value, dict):
-    for name, inner in value.items():
-      yield from _leaves(inner, f'{path}.{name}' if path else name)
-  else:
-    yield path, value
-
-
-def _evaluation(workdir: pathlib.Path) -> dict[str, float]:
-  """'last/accuracy', 'last/gradient/topk/kendall', … -> mean."""
-  found = {}
-  for path in sorted((workdir / 'evaluation').glob('*.json')):
-    try:
-      value = json.loads(path.read_text())
-      found[f'{path.stem}/accuracy'] = value['clean']['accuracy']
-      for row in value['rows']:
-        prefix = f'{path.stem}/{row["attribution"]}/{row["attack"]}'
-        for metric, interval in row['metrics'].items():
-          found[f'{prefix}/{metric}'] = interval['mean']
-    except (OSError, ValueError, KeyError, TypeError):
-      continue  # cut short by a kill; the run will write it again
-  return found
 
 
 def _write_csv(path: pathlib.Path, rows: list[Row]) -> None:
