@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import errors, report
-from implicit_attr.report import canvas, curvature_scatter, maps
+from implicit_attr.report import canvas, curvature_scatter, curves, maps
 
 MEAN = 0.41234
 FILES = ('config.json', 'metrics.jsonl', 'evaluation/last.json')
@@ -261,6 +261,57 @@ def test_unfinished_and_diverged_runs_say_so_first(run):
   text = text_of(report.write(run))
   assert 'diverged at update 41: loss is not finite. What follows' in text
   assert 'interrupted' not in text
+
+
+def test_whatever_was_logged_or_kept_is_shown_without_a_list_to_edit(run):
+  """A probe of one's own: a scalar, a number an example, a number a head."""
+  before = len(re.findall('<img ', report.write(run).read_text()))
+  text = (run / 'metrics.jsonl').read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  for line in lines:
+    line |= {'mine/scalar': 1.5, 'input/mine': 0.5, 'mine/word': 'no number'}
+  text = ''.join(json.dumps(line) + '\n' for line in lines)
+  (run / 'metrics.jsonl').write_text(text)
+  (run / 'probes').mkdir()
+  for step in (0, 40):
+    np.savez(
+      run / 'probes' / f'{step:08d}.npz', index=np.arange(9),
+      **{'input/mine': np.arange(9.0), 'mine/heads': np.ones((2, 4))},
+    )  # fmt: skip
+  page = report.write(run).read_text()
+  assert len(re.findall('<img ', page)) == before + 3
+  for key in ('mine/scalar', 'input/mine', 'mine/heads'):
+    assert f'alt="{key}: {key}, over the updates"' in page
+  assert 'mine/word' not in page and 'index:' not in page
+
+
+def test_quartiles_are_those_of_the_finite_numbers_of_a_step():
+  values = np.array([[4.0, 1.0], [np.nan, 2.0], [3.0, 0.0]])
+  words = np.array(['a', 'b'])
+  found = curves.quartiles({10: {'a/b': values, 'c': words}, 5: {}})
+  assert list(found) == ['a/b']
+  wanted = [10, *np.quantile([0, 1, 2, 3, 4], (0.25, 0.75))]
+  assert found['a/b'].ravel().tolist() == wanted
+
+
+def test_milestones_are_events(run):
+  with (run / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 20, "milestone/train_loss": 20}\n')
+  page = report.write(run)
+  assert '20 milestone equal training loss' in text_of(page)
+  assert 'milestone/' not in page.read_text()
+
+
+@pytest.mark.parametrize('line', ['', '5', '{"step": "1"}', '{"ste'])
+def test_a_damaged_line_is_named_first_and_the_rest_is_drawn(run, line):
+  whole = (run / 'metrics.jsonl').read_text()
+  figures = len(re.findall('<img ', report.write(run).read_text()))
+  (run / 'metrics.jsonl').write_text(f'{line}\n{whole}')
+  page = report.write(run)
+  text = text_of(page)
+  said = 'metrics.jsonl cannot be read in line 1'
+  assert text.count(said) == 2 and text.index(said) < text.index('Training')
+  assert len(re.findall('<img ', page.read_text())) == figures
 
 
 def test_bad_folders_end_in_one_line(run, tmp_path):

@@ -308,6 +308,37 @@ def test_what_is_not_in_the_tree_is_left_out_with_a_line(small):
   assert not list((small / 'figures').glob('*.png'))
 
 
+def test_whatever_was_logged_is_in_the_table_and_in_the_correlations(small):
+  """A probe of one's own, that rises with the top-k kept."""
+  kept = heat.kept_of(sweep_runs.load(small), 'gradient')
+  for name, value in kept.items():
+    with (small / name / 'metrics.jsonl').open('a') as file:
+      file.write(json.dumps({'step': 30, 'my/probe': value**3}) + '\n')
+  found = sweep_runs.load(small)
+  head, rows = overview.runs(found)
+  column = head.index('my/probe')
+  assert {row[0][0]: row[column][1] for row in rows} == {
+    name: value**3 for name, value in kept.items()
+  }
+  table = correlations.correlations(found)
+  (row,) = [row for row, _ in table.rows if row[1] == ('my/probe',)]
+  assert row[2][0] == '1.000'
+  names = [row[1][0] for row, _ in table.rows]
+  assert names[0] == 'λ_max' and 'my/probe' in text_of(report.write(small))
+
+
+def test_damaged_files_are_named_and_the_rest_of_their_runs_is_shown(small):
+  arm = f'{LOSSES[0]}/lr=0.1,batch=16/seed_0'
+  path = small / arm / 'metrics.jsonl'
+  before = sweep_runs.load(small).trials[0].ends
+  path.write_text('[5]\n' + path.read_text())
+  found = sweep_runs.load(small)
+  assert found.trials[0].ends == before
+  text = text_of(report.write(small))
+  assert 'Damaged files: 1, listed at the end' in text
+  assert f'{arm}/metrics.jsonl cannot be read in line 1.' in text
+
+
 def test_a_sweep_of_one_arm_has_no_heat_map(tmp_path, quick):
   write_run(tmp_path / 'a' / 'run', np.random.default_rng(0))
   text = text_of(report.write(tmp_path / 'a'))

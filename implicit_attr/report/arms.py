@@ -1,8 +1,8 @@
-"""How robust is every map in every arm, and what did that arm cost?"""
+"""Robustness of every map in every arm of a sweep, and what the arm cost."""
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from implicit_attr.report import canvas, heat, tables
 from implicit_attr.report.canvas import Exhibit, Image
 from implicit_attr.report.colours import Shades, of_runs
-from implicit_attr.report.sweep_runs import Tree
+from implicit_attr.report.sweep_runs import Tree, first
 from implicit_attr.report.tables import by
 
 Record = dict[str, Any]
@@ -20,55 +20,52 @@ _BAND = 0.55  # inches a map gets
 def draw_maps(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:
   """For each rule of comparison: top-k kept of each map in each arm."""
   shades, of, what = of_runs(tree)
-  found = []
-  for rule in tree.rules or ['last']:
-    chosen = [record for record in tree.records if record['rule'] == rule]
-    groups = by(
-      chosen, lambda r: r['trial'].group if what else r['trial'].family
+  group_of = lambda r: r['trial'].group if what else r['trial'].family
+  caption = (
+    'A point is an arm: the mean over its seeds, with a line from the lowest '
+    'to the highest seed. Within the band of a map, arms are in order of '
+    f'{what or "their names"}, so that an effect is a slope. Grey crosses: the '
+    'same arms under random signs of the same size, which nobody aimed; what '
+    'lies between is the adversary’s work. Axes do not start at 0.'
+  )
+  return [
+    Exhibit(
+      f'Top-k kept by each map, runs compared at {tables.rule(rule)}',
+      caption,
+      tuple(
+        _strip(
+          folder, f'arms_{rule}_{i}', group, records, shades,
+          lambda r: of(r['trial']), what,
+        )
+        for i, (group, records) in enumerate(
+          first(by((r for r in tree.records if r['rule'] == rule), group_of))
+          .items()
+        )
+      ),
+      'no evaluation is there',
     )
-    images = tuple(
-      _strip(
-        folder, f'arms_{rule}_{i}', group, records, shades,
-        lambda r: of(r['trial']), what,
-      )
-      for i, (group, records) in enumerate(list(groups.items())[: heat.MOST])
-    )  # fmt: skip
-    found.append(
-      Exhibit(
-        f'Top-k kept by each map, runs compared at {tables.rule(rule)}',
-        'A point is an arm: the mean over its seeds, with a line from the '
-        'lowest to the highest seed. Within the band of a map, arms are in '
-        f'order of {what or "their names"}, so that an effect is a slope. '
-        'Grey crosses: the same arms under random signs of the same size, '
-        'which nobody aimed; what lies between is the adversary’s work. Axes '
-        'do not start at 0.',
-        images,
-        'no evaluation is there',
-      )
-    )
-  return found
+    for rule in tree.rules or ['last']
+  ]  # fmt: skip
 
 
 def _strip(
   folder: pathlib.Path, name: str, group: str, records: Sequence[Record],
-  shades: Shades, of: Any, what: str,
+  shades: Shades, of: Callable[[Record], Any], what: str,
 ) -> Image:  # fmt: skip
-  maps = list(dict.fromkeys(record['map'] for record in records))
+  lines = by(records, lambda r: (r['map'], r['attack']))
   arms = by(records, lambda r: (of(r), r['trial'].batch))
   order = sorted(arms, key=lambda a: (shades.values.index(a[0]), a[1]))
-  several = len({record['attack'] for record in records}) > 1
-  lines = list(dict.fromkeys((r['map'], r['attack']) for r in records))
   axes = canvas.panel(
-    group, 'top-k kept (1 is unchanged)', '',
-    height=1.1 + _BAND * len(lines),
-  )  # fmt: skip
+    group, 'top-k kept (1 is unchanged)', '', height=1.1 + _BAND * len(lines)
+  )
   noise, points = [], []
-  for band, line in enumerate(lines):
+  for band, mine in enumerate(lines.values()):
+    seeds = by(mine, lambda r: (of(r), r['trial'].batch))
     for place, arm in enumerate(order):
-      mine = [r for r in arms[arm] if (r['map'], r['attack']) == line]
       height = band + 0.8 * ((place + 0.5) / len(order) - 0.5)
-      noise.append((heat.mean([r['random_topk'] for r in mine]), height))
-      kept = [r['topk'] for r in mine if math.isfinite(r['topk'])]
+      of_arm = seeds.get(arm, [])
+      noise.append((heat.mean([r['random_topk'] for r in of_arm]), height))
+      kept = [r['topk'] for r in of_arm if math.isfinite(r['topk'])]
       if kept:
         ends = min(kept), float(np.mean(kept)), max(kept)
         points.append((*ends, height, shades.colour(arm[0])))
@@ -78,25 +75,21 @@ def _strip(
     *zip(*noise, strict=True), marker='x', s=7, lw=0.6, color=canvas.GREY,
     zorder=1,
   )  # fmt: skip
-  lowest = min([0.9, *(point[0] for point in points)])
   if points:
     low, mean, high, heights, colours = zip(*points, strict=True)
     axes.hlines(heights, low, high, colors=colours, lw=0.8)
     axes.scatter(mean, heights, s=9, lw=0, c=colours, zorder=2)
-  labels = [
+  several = len({attack for _, attack in lines}) > 1
+  canvas.rows(axes, [
     tables.plain(m) + (f'\n{tables.attack_name(a)}' if several else '')
     for m, a in lines
-  ]
-  axes.set_yticks(range(len(lines)), labels)
-  axes.set_ylim(len(lines) - 0.45, -0.55)
-  low = math.floor(10 * lowest) / 10
-  axes.set_xlim(low, 1 + 0.02 * (1 - low))
-  axes.tick_params(axis='y', length=0)
-  axes.spines['left'].set_visible(False)
+  ])  # fmt: skip
+  canvas.up_to_one(axes, min([0.9, *(point[0] for point in points)]))
   shades.legend(axes, [arm[0] for arm in order], what)
+  maps = len({name for name, _ in lines})
   return canvas.save(
     axes.figure, folder, name,
-    f'{group}: top-k kept of {len(maps)} maps in {len(order)} arms',
+    f'{group}: top-k kept of {maps} maps in {len(order)} arms',
   )  # fmt: skip
 
 
@@ -106,20 +99,18 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
   if len({trial.objective for trial in tree.trials}) > 1:
     shades = Shades([trial.objective for trial in tree.trials])
     of, what = (lambda trial: trial.objective), 'objective'
-  name = tree.leading()
+  name, images = tree.leading(), []
   chosen = [
     record
     for record in tree.records
     if (record['map'], record['rule']) == (name, 'last')
     and math.isfinite(record['speed'] + record['topk'])
   ]
-  groups = by(chosen, lambda record: record['trial'].family)
-  images = []
-  for family, records in list(groups.items())[: heat.MOST]:
+  families = first(by(chosen, lambda record: record['trial'].family))
+  for family, records in families.items():
     axes = canvas.panel(
-      family, 'training time [s]',
-      f'top-k kept, {tables.plain(name)}', height=2.9,
-    )  # fmt: skip
+      family, 'training time [s]', f'top-k kept, {tables.plain(name)}', 2.9
+    )
     arms = by(records, lambda r: (r['trial'].group, r['lr'], r['batch_size']))
     points = []
     for mine in arms.values():
@@ -133,14 +124,10 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
       *zip(*frontier(points), strict=True), color=canvas.GREY, lw=0.8,
       zorder=0, drawstyle='steps-post',
     )  # fmt: skip
-    canvas.fit_scale(axes.xaxis, np.array([seconds for seconds, _ in points]))
+    canvas.fit_scale(axes.xaxis, [seconds for seconds, _ in points])
     shades.legend(axes, [of(r['trial']) for r in records], what)
-    images.append(
-      canvas.save(
-        axes.figure, folder, f'cost_{len(images)}',
-        f'{family}: training time against top-k kept',
-      )
-    )  # fmt: skip
+    alt = f'{family}: training time against top-k kept'
+    images.append(canvas.save(axes.figure, folder, f'cost_{len(images)}', alt))
   return Exhibit(
     'Cost against robustness',
     'A point is an arm, the mean over its seeds at the end of training; up is '

@@ -1,4 +1,4 @@
-"""Which colour is which learning rate, network or objective?"""
+"""Colours and marks that tell learning rates, networks or objectives apart."""
 
 import math
 import textwrap
@@ -22,16 +22,15 @@ class Shades:
   def __init__(self, values: Sequence[Hashable]):
     self.values = list(dict.fromkeys(values))
     self.numbers = all(isinstance(v, int | float) for v in values)
-    places = range(len(self.values))
     if self.numbers:
       import matplotlib
 
       self.values.sort()
       scale = matplotlib.colormaps['viridis']
-      self._colours = [scale(0.9 * i / max(len(places) - 1, 1)) for i in places]
+      last = max(len(self.values) - 1, 1)
+      self._colours = [scale(0.9 * i / last) for i in range(last + 1)]
     else:
-      colours = canvas.CYCLE
-      self._colours = [colours[i % len(colours)] for i in places]
+      self._colours = canvas.CYCLE * (1 + len(values) // len(canvas.CYCLE))
 
   def colour(self, value: Hashable) -> Any:
     """What `value` is drawn in."""
@@ -52,8 +51,7 @@ class Shades:
     shown = [v for v in self.values if v in set(shown)]
     entries = [
       Line2D(
-        [], [], ls='', ms=5, color=self.colour(v),
-        marker=self.mark(v),
+        [], [], ls='', ms=5, color=self.colour(v), marker=self.mark(v),
         label=self._label(v),
       )
       for v in shown
@@ -72,7 +70,7 @@ class Shades:
   def _label(self, value: Hashable) -> str:
     if self.numbers:
       return f'{value:g}'
-    return textwrap.shorten(str(value), 44, placeholder='…')
+    return canvas.maths(textwrap.shorten(str(value), 44, placeholder='…'))
 
 
 def of_runs(tree: Tree) -> tuple[Shades, Callable[[Trial], Hashable], str]:

@@ -1,4 +1,4 @@
-"""Do the links of the chain hold across runs: curvature, and robustness?"""
+"""Links of the chain across the runs of a sweep: curvature and robustness."""
 
 import dataclasses
 import math
@@ -14,16 +14,15 @@ from implicit_attr.report.colours import Shades
 from implicit_attr.report.sweep_runs import Tree, Trial
 from implicit_attr.report.tables import by
 
-Value = Callable[[Trial], float]
-
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-  """A number of a run, its name, and its unit."""
+  """A number of a run, its name, its unit, and the key it was logged by."""
 
   name: str
   unit: str
-  of: Value
+  of: Callable[[Trial], float]
+  key: str = ''
 
   @property
   def label(self) -> str:
@@ -31,43 +30,48 @@ class Quantity:
     return f'{self.name} [{self.unit}]' if self.unit else self.name
 
 
-def _end(name: str, unit: str, key: str) -> Quantity:
-  return Quantity(name, unit, lambda trial: trial.ends.get(key, math.nan))
+def _end(key: str, name: str = '', unit: str = '') -> Quantity:
+  of = lambda trial: trial.ends.get(key, math.nan)
+  return Quantity(name or key, unit, of, key)
 
 
-SHARPNESS = _end('λ_max', 'loss / parameter²', 'param/lambda_max')
-TRACE = _end('Trace of the Hessian', 'loss / parameter²', 'param/trace')
-BOUND = _end('‖W₁‖² λ_max', 'loss / pixel²', 'align/w1_sq_lambda')
-MEAN_INPUT = _end(
-  'λ_max of mean H in x', 'loss / pixel²', 'align/mean_input_lambda'
-)
-OF_LOGIT = _end('‖H‖ of the logit', 'logit / pixel²', 'input/lambda_max')
-OF_LOSS = _end('‖H‖ of the loss', 'loss / pixel²', 'input_loss/lambda_max')
+SHARPNESS = _end('param/lambda_max', 'λ_max', 'loss / parameter²')
+TRACE = _end('param/trace', 'Trace of the Hessian', 'loss / parameter²')
+BOUND = _end('align/w1_sq_lambda', '‖W₁‖² λ_max', 'loss / pixel²')
+OF_LOGIT = _end('input/lambda_max', '‖H‖ of the logit', 'logit / pixel²')
+OF_LOSS = _end('input_loss/lambda_max', '‖H‖ of the loss', 'loss / pixel²')
 NORMALISED = _end(
-  '‖H‖ / ‖g‖ of the logit', '1 / pixel', 'input/normalized_curvature'
+  'input/normalized_curvature', '‖H‖ / ‖g‖ of the logit', '1 / pixel'
 )
-ENTROPY = _end('Entropy over its maximum', '', 'attention/entropy_ratio')
+MEAN_INPUT = _end(
+  'align/mean_input_lambda', 'λ_max of mean H in x', 'loss / pixel²'
+)
+ENTROPY = _end('attention/entropy_ratio', 'Entropy over its maximum')
 ROWS = (
   (
-    _end('Least entropy at this spread', 'nat', 'attention/spread_floor'),
-    _end('Entropy', 'nat', 'attention/entropy'),
+    _end('attention/spread_floor', 'Least entropy at this spread', 'nat'),
+    _end('attention/entropy', 'Entropy', 'nat'),
   ),
   (
-    _end('Most that a gap can be', '', 'attention/gap_cap'),
-    _end('Gap of the k-th weight', '', 'attention/gap'),
+    _end('attention/gap_cap', 'Most that a gap can be'),
+    _end('attention/gap', 'Gap of the k-th weight'),
   ),
 )
 """What theory says of rows of attention, and what they are."""
 
-PREDICTORS = (SHARPNESS, TRACE, BOUND, OF_LOGIT, OF_LOSS, NORMALISED)
+KNOWN = (
+  SHARPNESS, TRACE, BOUND, OF_LOGIT, OF_LOSS, NORMALISED, MEAN_INPUT, ENTROPY,
+  *ROWS[0], *ROWS[1],
+)  # fmt: skip
+"""What has a name on the page; everything else goes by its key."""
 
 
 def kept(tree: Tree, name: str | None) -> Quantity:
   """Top-k of the map `name` kept under attack, at fixed duration."""
-  found = heat.kept_of(tree, name) if name else {}
+  means = heat.kept_of(tree, name) if name else {}
   return Quantity(
     f'top-k kept, {tables.plain(name or "")}', '',
-    lambda trial: found.get(trial.name, math.nan),
+    lambda trial: means.get(trial.name, math.nan),
   )  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def draw_entropy(tree: Tree, folder: pathlib.Path) -> Exhibit | None:
     'k-th weight further over the next, so they lie below. Far from it the '
     f'bound says little.{_looseness(tree, ROWS)}', '', diagonal=True,
   )  # fmt: skip
-  found = _exhibit(
+  maps = _exhibit(
     tree, folder, 'link_entropy',
     [(ENTROPY, kept(tree, name)) for name in list(names)[:4]],
     'Entropy of attention against robustness of its maps',
@@ -142,45 +146,45 @@ def draw_entropy(tree: Tree, folder: pathlib.Path) -> Exhibit | None:
     'no run has both attention entropy (attention/*) and an attention map',
   )  # fmt: skip
   return dataclasses.replace(
-    found,
-    caption=found.caption + (rows.caption if rows.images else ''),
-    images=found.images + rows.images,
+    maps,
+    caption=maps.caption + (rows.caption if rows.images else ''),
+    images=maps.images + rows.images,
   )
 
 
 def correlations(tree: Tree) -> tables.Table | None:
-  """Spearman of each curvature with top-k kept, by family, as they come and
-  with learning rate and batch size held fixed; None without any."""
+  """Spearman of whatever was logged with top-k kept, by family, as they come
+  and with learning rate and batch size held fixed; None without any.
+
+  Curvatures come first, then the other keys of metrics.jsonl.
+  """
   target = kept(tree, tree.leading())
+  keys = dict.fromkeys(key for trial in tree.trials for key in trial.ends)
+  others = [_end(key) for key in keys if key not in {q.key for q in KNOWN}]
   rows = []
   for family, trials in tree.families.items():
-    for quantity in PREDICTORS:
+    for quantity in (*KNOWN, *others):
       data = np.array(
         [[quantity.of(t), target.of(t), t.lr, t.batch] for t in trials]
       )
       data = data[np.isfinite(data).all(1)]
-      if len(data) < 4:
+      if len(data) < 4 or not np.ptp(data[:, 0]):
         continue
-      free, held = (
+      rhos = [
         claims.partial_spearman(data[:, 0], data[:, 1], given)
         for given in (data[:, :0], data[:, 2:])
-      )
-      cells = [
-        (family,), (quantity.name,),
-        _estimate(free), _estimate(held), (str(len(data)),),
-      ]  # fmt: skip
-      rows.append((cells, False))
-  head = ['Network, data, loss', 'Curvature', 'ρ with top-k kept',
+      ]
+      cells = [(family,), (quantity.name,), *map(_estimate, rhos)]
+      rows.append(([*cells, (str(len(data)),)], False))
+  head = ['Network, data, loss', 'Logged', 'ρ with top-k kept',
           'lr and batch held fixed', 'runs']  # fmt: skip
   return tables.Table(head, rows) if rows else None
 
 
-def _estimate(found: claims.Estimate) -> tuple[str, ...]:
-  if not math.isfinite(found.value):
+def _estimate(rho: claims.Estimate) -> tuple[str, ...]:
+  if not math.isfinite(rho.value):
     return ('–',)
-  return tables.estimate(
-    {'mean': found.value, 'low': found.low, 'high': found.high}
-  )
+  return tables.estimate({'mean': rho.value, **rho._asdict()})
 
 
 def _looseness(tree: Tree, pairs: Sequence[tuple[Quantity, Quantity]]) -> str:
@@ -233,13 +237,14 @@ def _panel(
     axes.plot(line, line, '--', color=canvas.INK, lw=1, zorder=1)
   canvas.fit_scale(axes.xaxis, a)
   canvas.fit_scale(axes.yaxis, b)
-  rho = claims.partial_spearman(
-    a, b, np.zeros((len(known), 0))
-  )  # fmt: skip
-  text = 'ρ not defined'
+  rho, text = (
+    claims.partial_spearman(a, b, np.zeros((len(a), 0))),
+    'not defined',
+  )
   if math.isfinite(rho.value):
-    text = f'ρ = {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]'
-  text = text.replace('-0.00', '0.00').replace('-', '−') + f', n = {rho.n}'
+    text = f'= {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]'
+  text = text.replace('-0.00', '0.00').replace('-', '−')
+  text = f'ρ {text}, n = {rho.n}'
   axes.set_title(text, loc='right', fontsize=8.5)
   shades.legend(axes, [t.family for t in known])
   return canvas.save(

@@ -58,7 +58,7 @@ def _scatter(
   )
   canvas.fit_scale(axes.xaxis, x)
   canvas.fit_scale(axes.yaxis, y)
-  rho = claims.partial_spearman(x, y, np.zeros((len(x), 0))).value
+  rho = claims.partial_spearman(x, y, ()).value
   text = f'ρ = {rho:.2f}' if np.isfinite(rho) else 'ρ not defined'
   axes.set_title(f'{text}, n = {len(x)}', loc='right', fontsize=8.5)
   bar = axes.figure.colorbar(points, ax=axes, pad=0.02, aspect=30)

@@ -1,4 +1,4 @@
-"""What does an attacked explanation look like, beside the clean one?
+"""Images of a run with their maps, clean, attacked and under random signs.
 
 One PNG per attribution method: a row an example, with the image, its map, the
 attacked image, its map, and the map under random signs of the same size.
@@ -23,31 +23,27 @@ _SIDE, _GAP, _HEAD, _FOOT = 1.22, 0.1, 0.5, 0.42  # inches
 def draw(evaluation: Evaluation | None, folder: pathlib.Path) -> Exhibit:
   """Draws the grid of every method of which maps were kept."""
   arrays = evaluation.examples if evaluation else {}
+  settings = evaluation.settings if evaluation else {}
   maps = {
     key.removeprefix('map/'): spatial
     for key, value in arrays.items()
     if key.startswith('map/') and (spatial := on_pixels(value)) is not None
   }
-  methods = [
-    key.removesuffix('/clean') for key in maps if key.endswith('/clean')
-  ]
-  k = evaluation.settings.get('k') if evaluation else None
-  target = evaluation.settings.get('target', 'logit') if evaluation else ''
-  notes = ''
-  if strong(k, 1):
-    what = f'{k} strongest pixels' if k >= 1 else f'strongest {100 * k:.3g} %'
-    notes += f' Outlined: the {what}, the set top-k compares.'
+  methods = [k.removesuffix('/clean') for k in maps if k.endswith('/clean')]
+  notes, k = '', settings.get('k')
+  if size := tables.top_set(k):
+    notes += f' Outlined: the strongest {size}, the set top-k compares.'
   if 'mask' in arrays:
     notes += ' Orange: where the evidence for the class was planted.'
   return Exhibit(
     'Maps, clean and attacked',
     'Both images of a row get the same label from the network; do they get '
     'the same reason? (Where the attack found no such image, the clean one '
-    f'stands again.) Red pixels raise the {target}, blue ones lower it; each '
-    f'map has its own scale, channels are summed.{notes} The numbers '
-    'compare a map with the clean one: share of top-k kept, Kendall’s τ, '
-    'cosine; 1 is unchanged. The largest change is of a pixel that runs '
-    'from 0 to 1.',
+    f'stands again.) Red pixels raise the {settings.get("target", "logit")}, '
+    'blue ones lower it; each map has its own scale, channels are summed.'
+    f'{notes} The numbers compare a map with the clean one: share of top-k '
+    'kept, Kendall’s τ, cosine; 1 is unchanged. The largest change is of a '
+    'pixel that runs from 0 to 1.',
     tuple(
       _grid(arrays, maps, method, k, folder)
       for method in methods
@@ -70,7 +66,7 @@ def strong(k: Any, n: int) -> int | None:
   """How many of n entries a top-k set has; None if `k` does not say."""
   if isinstance(k, bool) or not isinstance(k, int | float) or k <= 0:
     return None
-  return int(k) if k >= 1 else max(1, round(k * n))
+  return k if isinstance(k, int) else max(1, round(k * n))
 
 
 def on_pixels(maps: np.ndarray) -> np.ndarray | None:
@@ -96,36 +92,27 @@ def strongest(attribution: np.ndarray, k: int) -> np.ndarray:
 
 
 def _grid(
-  arrays: dict[str, np.ndarray],
-  maps: dict[str, np.ndarray],
-  method: str,
-  k: Any,
-  folder: pathlib.Path,
-) -> Image:
+  arrays: dict[str, np.ndarray], maps: dict[str, np.ndarray], method: str,
+  k: Any, folder: pathlib.Path,
+) -> Image:  # fmt: skip
   images = arrays['images'][:_MOST]
-  attacks = [
-    key.removeprefix(f'{method}/')
-    for key in maps
-    if key.startswith(f'{method}/') and not key.endswith('/clean')
+  kinds = [
+    key.partition('/')[2] for key in maps if key.startswith(f'{method}/')
   ]
-  attacks.sort(key=lambda name: name == tables.BASELINE)
+  attacks = [kind for kind in kinds if kind != 'clean']
   columns: list[tuple[str, str]] = [('image', ''), ('map', 'clean')]
-  for attack in attacks:
+  for attack in sorted(attacks, key=lambda name: name == tables.BASELINE):
     if attack != tables.BASELINE and f'adv/{method}/{attack}' in arrays:
       columns.append(('adv', attack))
     columns.append(('map', attack))
   height = _HEAD + len(images) * (_SIDE + _FOOT)
   axes = canvas.sheet(len(columns) * (_SIDE + _GAP) + _GAP, height)
-  axes.text(
-    _GAP, height - 0.08, tables.plain(method), weight='bold', size=9.5, va='top'
-  )
+  title = tables.plain(method)
+  axes.text(_GAP, height - 0.08, title, weight='bold', size=9.5, va='top')
   for row, image in enumerate(images):
     for column, (kind, attack) in enumerate(columns):
-      cell = _Cell(
-        axes,
-        left=_GAP + column * (_SIDE + _GAP),
-        bottom=height - _HEAD - row * (_SIDE + _FOOT) - _SIDE,
-      )
+      left = _GAP + column * (_SIDE + _GAP)
+      cell = _Cell(axes, left, height - _HEAD - row * (_SIDE + _FOOT) - _SIDE)
       if row == 0:
         cell.head(_head(kind, attack))
       if kind == 'map':
@@ -140,13 +127,9 @@ def _grid(
         if 'mask' in arrays:
           cell.outline(arrays['mask'][row] > 0.5, canvas.ORANGE, 1.4)
         cell.foot(_labels(arrays, row))
-  return canvas.save(
-    axes.figure,
-    folder,
-    f'maps_{method}',
-    f'{tables.plain(method)}: maps of {len(images)} images, clean, attacked '
-    'and under random signs',
-  )
+  alt = f'{title}: maps of {len(images)} images, clean, attacked and under '
+  name = f'maps_{method}'
+  return canvas.save(axes.figure, folder, name, f'{alt}random signs')
 
 
 def _head(kind: str, attack: str) -> str:

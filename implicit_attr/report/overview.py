@@ -1,19 +1,22 @@
-"""What was swept, how did it end, and which runs are there?"""
+"""Overview of a sweep: what was varied, how it ended, and a table of runs."""
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from implicit_attr import claims
 from implicit_attr.report import heat, tables
 from implicit_attr.report.colours import short_group
 from implicit_attr.report.summary import Tile
-from implicit_attr.report.sweep_runs import Tree
+from implicit_attr.report.sweep_runs import Tree, Trial
 from implicit_attr.report.tables import by
 from implicit_attr.report.verdicts import FACTORS
 
-Cells = list[tuple[str, float | str]]
-"""Of a row: the text, and what the column is sorted by."""
+Cell = tuple[str, float | str]
+"""Of a table: the text, and what its column is sorted by."""
 
 MOST = 1000
 """Runs that the table lists."""
@@ -73,11 +76,11 @@ def ended(tree: Tree) -> str:
 
 def banners(tree: Tree) -> list[tuple[str, str]]:
   """(kind, sentence) for what a reader must know before any number."""
-  found = []
+  told = []
   seeds = arms(tree)
   most, least = max(seeds, default=0), min(seeds, default=0)
   if most < claims.SEEDS:
-    found.append((
+    told.append((
       'bad',
       f'Too few seeds: no arm has more than {most}, and {claims.SEEDS} are '
       'needed for a verdict. What follows describes these runs; it is no '
@@ -85,103 +88,93 @@ def banners(tree: Tree) -> list[tuple[str, str]]:
     ))  # fmt: skip
   elif least < claims.SEEDS:
     short = sum(n < claims.SEEDS for n in seeds)
-    found.append((
+    told.append((
       'note',
       f'{short} of {len(seeds)} arms have fewer than {claims.SEEDS} seeds.',
     ))  # fmt: skip
   other = sum(trial.status != 'finished' for trial in tree.trials)
   if other:
-    found.append((
+    told.append((
       'note',
       f'{other} of {len(tree.trials)} runs did not finish: {ended(tree)}. They '
       'are listed at the end; a diverged run has no robustness, so the arms '
       'compared are those that every seed survived.',
     ))  # fmt: skip
-  return found
+  if tree.damages:
+    told.append((
+      'note',
+      f'Damaged files: {len(tree.damages)}, listed at the end; what could be '
+      'read of them is shown.',
+    ))  # fmt: skip
+  return told
 
 
 def tiles(tree: Tree, verdicts: Sequence[claims.Verdict]) -> list[Tile]:
   """Headline numbers: how many runs, and the effects that C1 is about."""
-  found = [Tile('Runs', str(len(tree.trials)), ended(tree))]
+  headlines = [Tile('Runs', str(len(tree.trials)), ended(tree))]
   cells = next((v.cells for v in verdicts if v.claim.name == 'C1'), [])
   for factor, name in FACTORS.items():
-    values = sorted(
+    values = [
       cell.estimate.value
       for cell in cells
       if cell.fields['factor'] == factor and math.isfinite(cell.estimate.value)
-    )
+    ]
     if values:
-      n = len(values)
-      middle = (values[(n - 1) // 2] + values[n // 2]) / 2
-      found.append(
-        Tile(
-          f'Top-k kept, {name}: median change',
-          _signed(middle),
-          f'{n} combinations, {_signed(values[0])} to {_signed(values[-1])}',
-        )
+      low, middle, high = (
+        ('+' if value > 0 else '') + tables.number(value)
+        for value in np.quantile(values, (0, 0.5, 1))
       )
-  return found
+      note = f'{len(values)} combinations, {low} to {high}'
+      headlines.append(Tile(f'Top-k kept, {name}: median change', middle, note))
+  return headlines
 
 
-def _signed(value: float) -> str:
-  return ('+' if value > 0 else '') + tables.number(value)
+def runs(tree: Tree) -> tuple[list[str], list[list[Cell]]]:
+  """(head, rows) of the table of all runs; what else was logged comes last."""
+  shown, columns = tree.trials[:MOST], _columns(tree)
+  if all(short_group(trial) == trial.family for trial in shown):
+    del columns['Further']
+  rows = [[column(trial) for column in columns.values()] for trial in shown]
+  return list(columns), rows
 
 
-def runs(tree: Tree) -> tuple[list[str], list[Cells]]:
-  """(head, rows) of the table of all runs."""
-  name = tree.leading()
-  shown = tree.rules if name else []
-  columns = [
-    (f'Top-k at {tables.rule(rule)}', heat.kept_of(tree, name, rule))
-    for rule in shown
-  ]
-  if 'last' in shown:
+def _columns(tree: Tree) -> dict[str, Callable[[Trial], Cell]]:
+  text = lambda of: lambda trial: (of(trial), of(trial))
+  end = lambda key, write=tables.short: (
+    lambda trial: _sorted(trial.ends.get(key), write)
+  )
+  of_map = lambda means, write=tables.number: (
+    lambda trial: _sorted(means.get(trial.name), write)
+  )
+  columns = {
+    'Run': text(lambda t: t.name),
+    'Network, data, loss': text(lambda t: t.family),
+    'Further': text(lambda t: short_group(t).removeprefix(t.family)),
+    'Rate': lambda t: _sorted(t.lr, '{:g}'.format),
+    'Batch': lambda t: _sorted(t.batch, '{:g}'.format),
+    'Seed': lambda t: _sorted(t.seed, str),
+    'Status': text(lambda t: t.status),
+    'Accuracy [%]': end('eval/accuracy', lambda a: tables.number(100 * a, 1)),
+    'λ_max': end('param/lambda_max'),
+    '‖H‖/‖g‖': end('input/normalized_curvature'),
+  }
+  if name := tree.leading():
+    for rule in tree.rules:
+      head = f'Top-k at {tables.rule(rule)}'
+      columns[head] = of_map(heat.kept_of(tree, name, rule))
     noise = heat.kept_of(tree, name, 'last', 'random_topk')
-    columns.append(('Random signs', noise))
-  speed = heat.kept_of(tree, name, 'last', 'speed') if name else {}
-  seconds = {run: math.exp(-value) for run, value in speed.items()}
-  head = [
-    'Run', 'Network, data, loss', 'Further', 'Rate', 'Batch', 'Seed', 'Status',
-    'Accuracy [%]', 'λ_max', '‖H‖/‖g‖', *(title for title, _ in columns),
-    'Time [s]',
-  ]  # fmt: skip
-  rows = []
-  for trial in tree.trials[:MOST]:
-    further = short_group(trial)
-    end = lambda key: trial.ends.get(key, math.nan)
-    accuracy = end('eval/accuracy')
-    rows.append([
-      (trial.name, trial.name),
-      (trial.family, trial.family),
-      ('', '') if further == trial.family else (further, further),
-      _sorted(f'{trial.lr:g}', trial.lr),
-      _sorted(f'{trial.batch:g}', trial.batch),
-      ('–', '') if trial.seed is None else (str(trial.seed), trial.seed),
-      (trial.status, trial.status),
-      _sorted(tables.number(100 * accuracy, 1), accuracy),
-      *(
-        _sorted(tables.short(end(key)), end(key))
-        for key in ('param/lambda_max', 'input/normalized_curvature')
-      ),
-      *(
-        _sorted(tables.number(of[trial.name]), of[trial.name])
-        if trial.name in of else ('–', '')
-        for _, of in columns
-      ),
-      _sorted(
-        tables.short(seconds.get(trial.name)),
-        seconds.get(trial.name, math.nan),
-      ),
-    ])  # fmt: skip
-  if all(not row[2][0] for row in rows):
-    head.pop(2)
-    for row in rows:
-      row.pop(2)
-  return head, rows
+    columns['Random signs'] = of_map(noise)
+    speed = heat.kept_of(tree, name, 'last', 'speed')
+    seconds = {run: math.exp(-value) for run, value in speed.items()}
+    columns['Time [s]'] = of_map(seconds, tables.short)
+  keys = dict.fromkeys(key for trial in tree.trials for key in trial.ends)
+  known = ('eval/accuracy', 'param/lambda_max', 'input/normalized_curvature')
+  return columns | {key: end(key) for key in keys if key not in known}
 
 
-def _sorted(text: str, value: float) -> tuple[str, float | str]:
-  return (text, value) if math.isfinite(value) else ('–', '')
+def _sorted(value: float | None, write: Callable[[Any], str]) -> Cell:
+  fits = value is not None and math.isfinite(value)
+  return (write(value), value) if fits else ('–', '')
 
 
 def unfinished(tree: Tree) -> list[tuple[str, str, str, str]]:

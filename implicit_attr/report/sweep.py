@@ -1,4 +1,4 @@
-"""How does a folder of runs become one page that needs nothing else?"""
+"""The page of a sweep: a folder of runs as one file of HTML."""
 
 import pathlib
 
@@ -32,34 +32,27 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
   Raises:
     InputError: `root` is no folder, holds no run, or cannot be written.
   """
-  found = sweep_runs.load(root)
-  judged = claims.judge(found.records)
-  folder = template.figures(found.path)
+  tree = sweep_runs.load(root)
+  judged = claims.judge(tree.records)
+  folder = template.figures(tree.path)
   gain = next(v for v in judged if v.claim.name == 'C1')
   with canvas.drawing():
     return template.write(
-      found.path,
-      'sweep.html.j2',
-      title=overview.title(found),
-      name=found.path.resolve().name,
-      story=overview.story(found),
-      banners=overview.banners(found),
-      tiles=overview.tiles(found, judged),
-      answers=verdicts.answers(judged),
-      effect=verdicts.draw(gain, folder),
-      heat=heat.draw(found, folder),
-      trajectories=trajectories.draw(found, folder),
-      curvature=correlations.draw_curvature(found, folder),
-      bound=correlations.draw_bound(found, folder),
-      robustness=correlations.draw_robustness(found, folder),
-      correlations=correlations.correlations(found),
-      arms=arms.draw_maps(found, folder),
-      cost=arms.draw_cost(found, folder),
-      entropy=correlations.draw_entropy(found, folder),
-      ends=example_maps.draw(found, folder),
-      runs=overview.runs(found),
-      cut=len(found.trials) - overview.MOST,
-      unfinished=overview.unfinished(found),
-      problems=found.problems,
-      damages=found.damages,
-    )
+      tree.path, 'sweep.html.j2',
+      title=overview.title(tree), name=tree.path.resolve().name,
+      story=overview.story(tree), banners=overview.banners(tree),
+      tiles=overview.tiles(tree, judged),
+      answers=verdicts.answers(judged), effect=verdicts.draw(gain, folder),
+      heat=heat.draw(tree, folder),
+      trajectories=trajectories.draw(tree, folder),
+      curvature=correlations.draw_curvature(tree, folder),
+      bound=correlations.draw_bound(tree, folder),
+      robustness=correlations.draw_robustness(tree, folder),
+      correlations=correlations.correlations(tree),
+      arms=arms.draw_maps(tree, folder), cost=arms.draw_cost(tree, folder),
+      entropy=correlations.draw_entropy(tree, folder),
+      ends=example_maps.draw(tree, folder),
+      runs=overview.runs(tree), cut=len(tree.trials) - overview.MOST,
+      unfinished=overview.unfinished(tree),
+      problems=tree.problems, damages=tree.damages,
+    )  # fmt: skip

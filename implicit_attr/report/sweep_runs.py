@@ -23,6 +23,9 @@ from implicit_attr.runs.reading import Run
 CURVES = ('param/lambda_max', 'param/edge', 'input/normalized_curvature')
 """Whose course over training is kept."""
 
+MOST = 12
+"""Groups that get a panel; the rest is in the table of all runs."""
+
 _SETS_APART = ('model', 'data', 'optim', 'loss', 'objective', 'evaluation')
 _OF_AN_ARM = ('optim.lr', 'data.batch_size')
 
@@ -197,3 +200,8 @@ def _name_groups(
         leaf = tables.plain(key.partition('.')[2].replace('.', ' '))
         for (trial, _), value in zip(mine, values, strict=True):
           trial.group += f', {leaf} {tables.plain(value.strip(chr(34)))}'
+
+
+def first(groups: dict[str, Any]) -> dict[str, Any]:
+  """Those that get a panel."""
+  return dict(list(groups.items())[:MOST])

@@ -1,14 +1,14 @@
-"""How did curvature move while the runs trained, and did the rate steer it?"""
+"""Courses of curvature in a sweep, run by run, over their training."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from implicit_attr.report import canvas, heat
-from implicit_attr.report.canvas import Exhibit, Image
-from implicit_attr.report.colours import Shades, of_runs
-from implicit_attr.report.sweep_runs import Tree, Trial
+from implicit_attr.report import canvas
+from implicit_attr.report.canvas import Exhibit
+from implicit_attr.report.colours import of_runs
+from implicit_attr.report.sweep_runs import Tree, Trial, first
 
 Line = tuple[np.ndarray, np.ndarray]
 
@@ -42,16 +42,14 @@ def draw(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:
 
 def edge(trial: Trial) -> Line | None:
   """λ_max over the edge of the same step; None where one was not logged."""
-  top, limit = (
-    trial.curves.get(key) for key in ('param/lambda_max', 'param/edge')
-  )
-  if top is None or limit is None:
+  if not {'param/lambda_max', 'param/edge'} <= set(trial.curves):
     return None
-  steps, here, there = np.intersect1d(
-    top[0], limit[0], return_indices=True
-  )  # fmt: skip
+  (at, top), (there, limit) = (
+    trial.curves[key] for key in ('param/lambda_max', 'param/edge')
+  )
+  steps, i, j = np.intersect1d(at, there, return_indices=True)
   with np.errstate(divide='ignore', invalid='ignore'):
-    return steps, top[1][here] / limit[1][there]
+    return steps, top[i] / limit[j]
 
 
 def _exhibit(
@@ -59,44 +57,33 @@ def _exhibit(
   line: Callable[[Trial], Line | None], caption: str,
 ) -> Exhibit:  # fmt: skip
   shades, of, what = of_runs(tree)
-  groups = tree.groups if what else tree.families
   images = []
-  for group, trials in list(groups.items())[: heat.MOST]:
-    lines = [
-      (trial, found)
-      for trial in trials
-      if (found := line(trial)) and np.isfinite(found[1]).sum() > 1
-    ]
-    if lines:
-      at = f'trajectory_{name}_{len(images)}'
-      images.append(_panel(folder, at, group, lines, shades, of, what, ylabel))
+  for group, trials in first(tree.groups if what else tree.families).items():
+    lines = [(trial, line(trial)) for trial in trials]
+    lines = [(t, c) for t, c in lines if c and np.isfinite(c[1]).sum() > 1]
+    if not lines:
+      continue
+    axes = canvas.panel(group, 'share of the updates', ylabel, height=2.9)
+    for trial, (steps, values) in lines:
+      last = max(trial.step if np.isfinite(trial.step) else 0, steps[-1]) or 1
+      colour = shades.colour(of(trial))
+      axes.plot(steps / last, values, lw=0.8, alpha=0.75, color=colour)
+    every = np.concatenate([values for _, (_, values) in lines])
+    canvas.fit_scale(axes.yaxis, every[every > 0])
+    if name == 'edge':
+      axes.axhline(1, color=canvas.INK, lw=0.9, ls='--', zorder=3)
+    axes.set_xlim(0, 1)
+    shades.legend(axes, [of(trial) for trial, _ in lines], what)
+    images.append(
+      canvas.save(
+        axes.figure, folder, f'trajectory_{name}_{len(images)}',
+        f'{ylabel} of {group} over training',
+      )
+    )  # fmt: skip
   return Exhibit(
     title,
     f'{caption} The course is over the share of a run’s updates, since small '
     'batches take more of them.',
     tuple(images),
     'not logged at two points of any run',
-  )
-
-
-def _panel(
-  folder: pathlib.Path, name: str, group: str,
-  lines: Sequence[tuple[Trial, Line]], shades: Shades, of: Callable, what: str,
-  ylabel: str,
-) -> Image:  # fmt: skip
-  axes = canvas.panel(group, 'share of the updates', ylabel, height=2.9)
-  for trial, (steps, values) in lines:
-    last = max(trial.step if np.isfinite(trial.step) else 0, steps[-1]) or 1
-    axes.plot(
-      steps / last, values, lw=0.8, alpha=0.75, color=shades.colour(of(trial))
-    )
-  positive = np.concatenate([values[values > 0] for _, (_, values) in lines])
-  if positive.size:
-    canvas.fit_scale(axes.yaxis, positive)
-  if 'edge' in ylabel:
-    axes.axhline(1, color=canvas.INK, lw=0.9, ls='--', zorder=3)
-  axes.set_xlim(0, 1)
-  shades.legend(axes, [of(trial) for trial, _ in lines], what)
-  return canvas.save(
-    axes.figure, folder, name, f'{ylabel} of {group} over training'
   )

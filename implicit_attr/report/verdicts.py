@@ -1,6 +1,7 @@
-"""What do the claims come to here, and on which numbers does that rest?"""
+"""Verdicts on the claims in a sweep, and the numbers on which they rest."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import re
@@ -23,6 +24,7 @@ _BESIDE = {
   'random_topk': 'Under random signs', 'deletion_auc': 'Deletion AUC',
   'topk': 'Top-k kept', 'accuracy': 'Accuracy', 'cosine': 'Cosine',
 }  # fmt: skip
+_GAINS = {'topk': 'Gain in top-k kept', 'speed': 'Gain in log speed'}
 _KINDS = {
   'supported': 'yes', 'contradicted': 'no', 'undecided': 'open',
   'not enough runs': 'open',
@@ -53,16 +55,17 @@ def answers(verdicts: Sequence[claims.Verdict]) -> list[Answer]:
   return [_answer(verdict) for verdict in verdicts]
 
 
-def _answer(found: claims.Verdict) -> Answer:
-  claim = found.claim
-  fields = list(dict.fromkeys(f for c in found.cells for f in c.fields))
-  values = {f: {c.fields.get(f) for c in found.cells} for f in fields}
+def _answer(judged: claims.Verdict) -> Answer:
+  claim, cells = judged.claim, judged.cells
+  fields = list(dict.fromkeys(f for c in cells for f in c.fields))
+  values = {f: {c.fields.get(f) for c in cells} for f in fields}
   told = [f for f in fields if len(values[f]) > 1]
-  chain = claim.test == 'chain'
-  beside = list(found.cells[0].beside) if found.cells else []
-  head = [_field(f) for f in told]
-  head += ['Weakest link' if chain else _unit(claim), 'Verdict', 'Seeds']
-  head += [_beside(name) for name in beside]
+  beside = list(cells[0].beside) if cells else []
+  gain = _GAINS.get(claim.quantity, f'Gain in {tables.plain(claim.quantity)}')
+  head = [
+    *map(_field, told), 'Weakest link' if claim.test == 'chain' else gain,
+    'Verdict', 'Seeds', *(_BESIDE.get(n, tables.plain(n)) for n in beside),
+  ]  # fmt: skip
   rows = [
     (
       [
@@ -74,21 +77,20 @@ def _answer(found: claims.Verdict) -> Answer:
       ],
       cell.verdict in (claims.UNDECIDED, claims.TOO_FEW),
     )
-    for cell in found.cells
+    for cell in cells
   ]
-  same = [
-    f'{_field(f)}: {value}'
-    for f in fields
-    if f not in told and (value := _value(f, *values[f])) not in ('', '–')
-  ]
+  same = {f: _value(f, *values[f]) for f in fields if f not in told}
+  reason = _said(judged.reason)
   return Answer(
     name=claim.name,
     hypothesis=claim.hypothesis,
-    verdict=_said(found.verdict),
-    kind=_KINDS.get(found.verdict, 'depends'),
-    reason=(said := _said(found.reason))[:1].upper() + said[1:],
+    verdict=_said(judged.verdict),
+    kind=_KINDS.get(judged.verdict, 'depends'),
+    reason=reason[:1].upper() + reason[1:],
     decision=claim.decision,
-    same='; '.join(same),
+    same='; '.join(
+      f'{_field(f)}: {value}' for f, value in same.items() if value != '–'
+    ),
     table=tables.Table(head, rows),
   )
 
@@ -103,39 +105,31 @@ def _said(text: str) -> str:
   return tables.plain(text)
 
 
-def estimate(found: claims.Estimate) -> tuple[str, ...]:
+def estimate(of: claims.Estimate) -> tuple[str, ...]:
   """('+0.031', '[0.010, 0.052]'); one line where the interval is endless."""
-  if not math.isfinite(found.value):
+  if not math.isfinite(of.value):
     return ('–',)
-  sign = '+' if found.value > 0 else ''
-  mean = sign + tables.number(found.value)
-  if not math.isfinite(found.low + found.high):
-    return (mean, 'no interval')
-  return (mean, f'[{tables.number(found.low)}, {tables.number(found.high)}]')
-
-
-def _unit(claim: claims.Claim) -> str:
-  return {
-    'topk': 'Gain in top-k kept', 'speed': 'Gain in log speed',
-  }.get(claim.quantity, f'Gain in {tables.plain(claim.quantity)}')  # fmt: skip
+  mean, *interval = tables.estimate({'mean': of.value, **of._asdict()})
+  sign = '+' if of.value > 0 else ''
+  return (sign + mean, *(interval or ['no interval']))
 
 
 def _field(name: str) -> str:
   return _FIELDS.get(name, tables.plain(name).capitalize())
 
 
-def _beside(name: str) -> str:
-  return _BESIDE.get(name, tables.plain(name))
-
-
 def _value(field: str, value: Any) -> str:
   if field == 'factor':
-    return FACTORS.get(value, str(value))
+    return _factor(value)
   if field == 'rule':
     return tables.rule(str(value))
   if value is None or value == '' or value != value:
     return '–'
   return tables.plain(str(value))
+
+
+def _factor(name: Any) -> str:
+  return FACTORS.get(name, str(name))
 
 
 def draw(verdict: claims.Verdict, folder: pathlib.Path) -> Exhibit:
@@ -163,24 +157,18 @@ def draw(verdict: claims.Verdict, folder: pathlib.Path) -> Exhibit:
   )
 
 
-def _factor(name: Any) -> str:
-  return FACTORS.get(name, str(name))
-
-
 def _forest(
   folder: pathlib.Path, claim: claims.Claim, factor: str,
   cells: Sequence[claims.Cell],
 ) -> Image:  # fmt: skip
   rules = list(dict.fromkeys(cell.fields.get('rule') for cell in cells))
-  skipped = ('factor', 'rule')
+  colours = dict(zip(rules, itertools.cycle(_COLOURS), strict=False))
   fields = [
     f
     for f in cells[0].fields
-    if f not in skipped and len({c.fields.get(f) for c in cells}) > 1
+    if f not in ('factor', 'rule') and len({c.fields.get(f) for c in cells}) > 1
   ]
-  label = lambda c: (
-    ', '.join(_value(f, c.fields[f]) for f in fields) or 'all'
-  )  # fmt: skip
+  label = lambda c: ', '.join(_value(f, c.fields[f]) for f in fields) or 'all'
   lines = by(sorted(cells, key=label), label)
   axes = canvas.panel(
     '', 'change of top-k kept', '', height=1.3 + 0.2 * len(lines)
@@ -190,29 +178,23 @@ def _forest(
   ends = [3 * claim.smallest]
   for height, mine in enumerate(lines.values()):
     for cell in mine:
-      place = rules.index(cell.fields.get('rule'))
-      at = height + 0.22 * (place - (len(rules) - 1) / 2)
+      rule, few = cell.fields.get('rule'), cell.verdict == claims.TOO_FEW
+      at = height + 0.22 * (rules.index(rule) - (len(rules) - 1) / 2)
       value, low, high, _ = cell.estimate
-      colour = _COLOURS[place % len(_COLOURS)]
-      few = cell.verdict == claims.TOO_FEW
       if np.isfinite(low + high) and not few:
-        axes.hlines(at, low, high, colors=colour, lw=1)
+        axes.hlines(at, low, high, colors=colours[rule], lw=1)
         ends += [abs(low), abs(high)]
-      axes.plot(
-        value, at, 'o', ms=3, color=colour, mfc='white' if few else colour
-      )
+      face = 'white' if few else colours[rule]
+      axes.plot(value, at, 'o', ms=3, color=colours[rule], mfc=face)
       ends.append(abs(value))
   # A line too long to be told anything by does not set the scale.
   reach = 1.05 * min(max(ends), 4 * np.percentile(ends, 75))
   axes.set_xlim(-reach, reach)
-  axes.set_yticks(range(len(lines)), list(lines))
-  axes.set_ylim(len(lines) - 0.4, -0.6)
-  axes.tick_params(axis='y', length=0, labelsize=7)
-  for place, rule in enumerate(rules):
-    axes.plot(
-      [], [], 'o-', ms=3, lw=1, color=_COLOURS[place % len(_COLOURS)],
-      label=tables.rule(str(rule)),
-    )  # fmt: skip
+  canvas.rows(axes, list(lines))
+  axes.tick_params(axis='y', labelsize=7)
+  for rule, colour in colours.items():
+    name = tables.rule(str(rule))
+    axes.plot([], [], 'o-', ms=3, lw=1, color=colour, label=name)
   axes.figure.legend(
     loc='outside upper left', title=f'Towards {_factor(factor)}',
     alignment='left', title_fontsize=9, borderpad=0,
