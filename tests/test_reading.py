@@ -9,7 +9,7 @@ import pytest
 
 from implicit_attr import claims, errors, report
 from implicit_attr.report import canvas
-from implicit_attr.runs import reading
+from implicit_attr.runs import reading, records
 from implicit_attr.sweeps import summary
 
 ODD = (None, True, 5, -1, 10**400, 'x', '', [], [1], {}, {'a': 5},
@@ -84,8 +84,9 @@ def undrawn(monkeypatch):
   """No figure is rendered, no interval is a good one."""
 
   def save(target, folder, name, alt):
-    (folder / f'{name}.png').write_bytes(b'not drawn')
-    return canvas.Image(folder / f'{name}.png', alt, 3.5)
+    path = folder / f'{name}.png'
+    records.write_file(path, lambda file: file.write(b'not drawn'))
+    return canvas.Image(path, alt, 3.5)
 
   monkeypatch.setattr(canvas, 'save', save)
   monkeypatch.setattr(claims.statistics, 'RESAMPLES', 10)

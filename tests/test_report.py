@@ -11,6 +11,7 @@ import pytest
 
 from implicit_attr import errors, report
 from implicit_attr.report import canvas, curvature_scatter, curves, maps
+from implicit_attr.runs import records
 
 MEAN = 0.41234
 FILES = ('config.json', 'metrics.jsonl', 'evaluation/last.json')
@@ -104,8 +105,9 @@ def run(tmp_path, monkeypatch):
   """A run of which the report is written without rendering any figure."""
 
   def save(target, folder, name, alt):
-    (folder / f'{name}.png').write_bytes(b'not drawn')
-    return canvas.Image(folder / f'{name}.png', alt, 3.5)
+    path = folder / f'{name}.png'
+    records.write_file(path, lambda file: file.write(b'not drawn'))
+    return canvas.Image(path, alt, 3.5)
 
   monkeypatch.setattr(canvas, 'save', save)
   return make_run(tmp_path / 'run')

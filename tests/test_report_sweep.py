@@ -27,6 +27,7 @@ from implicit_attr.report import (
   verdicts,
 )
 from implicit_attr.report.colours import Shades, of_runs
+from implicit_attr.runs import records
 
 RATES, BATCHES = (0.1, 0.3), (16, 64)
 LOSSES = ('cross_entropy', 'squared_error')
@@ -118,8 +119,9 @@ def quick(monkeypatch):
   """No figure is rendered and verdicts are cheap."""
 
   def save(target, folder, name, alt):
-    (folder / f'{name}.png').write_bytes(b'not drawn')
-    return canvas.Image(folder / f'{name}.png', alt, 3.5)
+    path = folder / f'{name}.png'
+    records.write_file(path, lambda file: file.write(b'not drawn'))
+    return canvas.Image(path, alt, 3.5)
 
   monkeypatch.setattr(canvas, 'save', save)
   monkeypatch.setattr(claims.statistics, 'RESAMPLES', 100)

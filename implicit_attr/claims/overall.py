@@ -1,4 +1,4 @@
-"""What do all cells of a claim say together?"""
+"""The verdict on a claim from those on its cells."""
 
 from collections.abc import Sequence
 from typing import Any

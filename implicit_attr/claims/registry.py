@@ -1,4 +1,4 @@
-"""What is claimed, and what would count for it and against it?
+"""Six claims of arXiv 2605.29983 as data, and what would count against each.
 
 The six claims are those of the abstract of arXiv 2605.29983, in our words; the
 tests are ours, since its protocol is not public. They were fixed before the

@@ -1,4 +1,4 @@
-"""How sure is a difference between arms, with few seeds and many examples?"""
+"""Paired bootstrap over seeds and examples, and partial rank correlation."""
 
 import functools
 from collections.abc import Sequence

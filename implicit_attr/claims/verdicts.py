@@ -1,4 +1,4 @@
-"""Do runs support a claim, contradict it, or does it depend on something?"""
+"""Verdicts: gains of arms and chains of correlations against a claim."""
 
 import dataclasses
 import itertools
@@ -107,10 +107,10 @@ def _having(records: Iterable[Record], where: Where) -> list[Record]:
 def _groups(
   records: Iterable[Record], fields: Sequence[str]
 ) -> dict[tuple, list[Record]]:
-  found: dict[tuple, list[Record]] = {}
+  groups: dict[tuple, list[Record]] = {}
   for record in records:
-    found.setdefault(tuple(record.get(f) for f in fields), []).append(record)
-  return found
+    groups.setdefault(tuple(record.get(f) for f in fields), []).append(record)
+  return groups
 
 
 def _contrasts(claim: Claim, records: Sequence[Record]) -> Iterable[Cell]:
@@ -137,12 +137,12 @@ def _contrast(
   claim: Claim, where: Where, part: list[Record], against: list[Record] | None
 ) -> Cell:
   def difference(quantity: str) -> tuple[np.ndarray, list]:
-    found = gains(part, where['factor'], quantity)
+    plus = gains(part, where['factor'], quantity)
     if against is None:
-      return _stacked(found)
-    other = gains(against, where['factor'], quantity)
-    both = {s: (found[s], other[s]) for s in found if s in other}
-    return _stacked({s: _minus(a, b) for s, (a, b) in both.items()})
+      return _stacked(plus)
+    minus = gains(against, where['factor'], quantity)
+    both = [seed for seed in plus if seed in minus]
+    return _stacked({seed: _minus(plus[seed], minus[seed]) for seed in both})
 
   matrix, seeds = difference(claim.quantity)
   estimate = paired_bootstrap(matrix)
@@ -179,7 +179,7 @@ def gains(
   examples where single ones are not known.
   """
   fixed = [f for f in (*SETTINGS, 'map', 'attack') if f != factor]
-  found: dict[int, list[np.ndarray]] = {}
+  changes: dict[int, list[np.ndarray]] = {}
   for group in _groups(records, fixed).values():
     levels = {
       seed: runs
@@ -200,8 +200,8 @@ def gains(
       )
       change = _minus(_scores(better, quantity), _scores(worse, quantity))
       if np.isfinite(change).any():
-        found.setdefault(seed, []).append(change)
-  return {seed: _mean(parts) for seed, parts in found.items()}
+        changes.setdefault(seed, []).append(change)
+  return {seed: _mean(parts) for seed, parts in changes.items()}
 
 
 def _scores(record: Record, quantity: str) -> np.ndarray:
@@ -232,10 +232,10 @@ def _average(a: np.ndarray) -> float:
   return float(a.mean()) if a.size else float('nan')
 
 
-def _stacked(found: dict[int, np.ndarray]) -> tuple[np.ndarray, list[int]]:
+def _stacked(gains: dict[int, np.ndarray]) -> tuple[np.ndarray, list[int]]:
   """([seeds, examples], the seeds); means where examples do not match."""
-  seeds = sorted(found)
-  rows = [found[seed] for seed in seeds]
+  seeds = sorted(gains)
+  rows = [gains[seed] for seed in seeds]
   if len({row.shape for row in rows}) > 1:
     rows = [np.array([_average(row)]) for row in rows]
   return (np.stack(rows) if rows else np.empty((0, 1))), seeds

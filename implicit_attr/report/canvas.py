@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_attr import errors
+from implicit_attr.runs import records
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 BLUE, VERMILLION, GREEN = '#0072B2', '#D55E00', '#009E73'
@@ -23,32 +23,22 @@ INK, GREY = '#222222', '#7F7F7F'
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
 _STYLE = {
-  'font.family': 'DejaVu Sans',  # comes with matplotlib, so always the same
-  'font.size': 8.5,
-  'axes.titlesize': 9,
-  'figure.titlesize': 9,
-  'axes.titlelocation': 'left',
-  'axes.labelsize': 8.5,
-  'axes.edgecolor': '#555555',
-  'axes.linewidth': 0.7,
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.unicode_minus': True,
-  'xtick.labelsize': 8,
-  'ytick.labelsize': 8,
-  'xtick.color': '#555555',
-  'ytick.color': '#555555',
-  'xtick.labelcolor': INK,
-  'ytick.labelcolor': INK,
-  'text.color': INK,
-  'axes.labelcolor': INK,
-  'lines.linewidth': 1.4,
-  'lines.markersize': 3.5,
-  'legend.frameon': False,
-  'legend.fontsize': 8,
-  'legend.handlelength': 1.8,
-  'figure.dpi': 100,
-}
+  'font': {
+    'family': 'DejaVu Sans',  # comes with matplotlib, so always the same
+    'size': 8.5,
+  },
+  'axes': {
+    'titlesize': 9, 'titlelocation': 'left', 'labelsize': 8.5,
+    'labelcolor': INK, 'edgecolor': '#555555', 'linewidth': 0.7,
+    'spines.top': False, 'spines.right': False, 'unicode_minus': True,
+  },
+  'xtick': {'labelsize': 8, 'color': '#555555', 'labelcolor': INK},
+  'ytick': {'labelsize': 8, 'color': '#555555', 'labelcolor': INK},
+  'text': {'color': INK},
+  'lines': {'linewidth': 1.4, 'markersize': 3.5},
+  'legend': {'frameon': False, 'fontsize': 8, 'handlelength': 1.8},
+  'figure': {'dpi': 100, 'titlesize': 9},
+}  # fmt: skip
 _DPI = 200
 
 
@@ -79,7 +69,8 @@ def drawing() -> Iterator[None]:
 
   with matplotlib.rc_context():
     matplotlib.rcdefaults()
-    matplotlib.rcParams.update(_STYLE)
+    for group, style in _STYLE.items():
+      matplotlib.rc(group, **style)
     yield
 
 
@@ -152,21 +143,9 @@ def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:
     InputError: the folder cannot be written.
   """
   path = folder / f'{name}.png'
-  try:
-    target.savefig(
-      path,
-      dpi=_DPI,
-      metadata={'Software': None},  # no version in the bytes
-      pil_kwargs={'compress_level': 4},
-    )
-  except OSError as e:
-    raise unwritable(folder, e) from e
+  write = lambda file: target.savefig(
+    file, format='png', dpi=_DPI, pil_kwargs={'compress_level': 4},
+    metadata={'Software': None},  # no version in the bytes
+  )  # fmt: skip
+  records.write_file(path, write)
   return Image(path, alt, float(target.get_figwidth()))
-
-
-def unwritable(path: pathlib.Path, error: OSError) -> errors.InputError:
-  """The one line for a folder in which a report cannot be left."""
-  return errors.InputError(
-    f'--workdir={str(path)!r} must be a folder that can be written '
-    f'({error.strerror})'
-  )

@@ -235,7 +235,8 @@ def _panel(
       lows.append(between[curve.key][1])
     for band in bands:
       axes.fill_between(*band, color=curve.colour, alpha=0.2, lw=0)
-  canvas.fit_scale(axes.yaxis, np.concatenate(means))
+  if all((low > 0).all() for low in lows):
+    canvas.fit_scale(axes.yaxis, np.concatenate(means))
   log = axes.get_yscale() == 'log'
   if not log and np.nanmin(np.concatenate(means + lows)) >= 0:
     axes.set_ylim(0, 1.04 * axes.get_ylim()[1])

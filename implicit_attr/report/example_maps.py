@@ -25,7 +25,9 @@ def draw(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:
         _exhibit(*end, folder / f'ends_{place}')
         for *end, place in zip(pair, shown, ('start', 'goal'), strict=True)
       )
-      caption = 'The same, where the claim expects maps to stay.'
+      caption = (
+        'The same, at the other end, where the claim expects maps to stay.'
+      )
       return [start, dataclasses.replace(goal, caption=caption)]
   missing = 'no group of runs kept example maps at both ends'
   return [Exhibit('Maps at both ends of the sweep', '', (), missing)]

@@ -36,7 +36,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
   run = reading.load(workdir)
   probes, problems = reading.probes(run.path)
   run.problems.update(problems)
-  folder = template.figures(run.path)
+  folder = run.path / 'figures'
   with canvas.drawing():
     values = _values(run, probes, folder)
     return template.write(run.path, 'page.html.j2', **values)

@@ -34,7 +34,7 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
   """
   tree = sweep_runs.load(root)
   judged = claims.judge(tree.records)
-  folder = template.figures(tree.path)
+  folder = tree.path / 'figures'
   gain = next(v for v in judged if v.claim.name == 'C1')
   with canvas.drawing():
     return template.write(

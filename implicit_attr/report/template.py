@@ -2,24 +2,9 @@
 
 import base64
 import pathlib
-import uuid
 from typing import Any
 
-from implicit_attr.report import canvas
-
-
-def figures(folder: pathlib.Path) -> pathlib.Path:
-  """The folder figures/ of a run or a sweep, made if it is not there.
-
-  Raises:
-    InputError: it cannot be made.
-  """
-  path = folder / 'figures'
-  try:
-    path.mkdir(exist_ok=True)
-  except OSError as e:
-    raise canvas.unwritable(path, e) from e
-  return path
+from implicit_attr.runs import records
 
 
 def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
@@ -46,12 +31,7 @@ def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
   )
   text = environment.get_template(name).render(**values) + '\n'
   path = folder / 'report.html'
-  draft = path.with_name(f'.report.html.{uuid.uuid4().hex}')
-  try:
-    draft.write_text(text, encoding='utf-8')
-    draft.replace(path)
-  except OSError as e:
-    raise canvas.unwritable(folder, e) from e
+  records.write_file(path, lambda file: file.write(text.encode()))
   return path
 
 

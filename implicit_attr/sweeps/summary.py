@@ -4,10 +4,9 @@ Runs that have not changed since the last table are not read again.
 """
 
 import csv
+import io
 import json
-import os
 import pathlib
-import uuid
 from typing import Any
 
 from implicit_attr.runs import reading, records
@@ -118,10 +117,9 @@ def _write_csv(path: pathlib.Path, rows: list[Row]) -> None:
         *(row['evaluation'].get(name) for name in evaluation),
       ]
     )
-  draft = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-  with draft.open('w', newline='') as file:
-    csv.writer(file).writerows(lines)
-  os.replace(draft, path)
+  text = io.StringIO(newline='')
+  csv.writer(text).writerows(lines)
+  records.write_file(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _names(rows: list[Row], part: str) -> list[str]:
