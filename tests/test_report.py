@@ -298,9 +298,9 @@ def test_quartiles_are_those_of_the_finite_numbers_of_a_step():
 
 def test_milestones_are_events(run):
   with (run / 'metrics.jsonl').open('a') as file:
-    file.write('{"step": 20, "milestone/train_loss": 20}\n')
+    file.write('{"step": 45, "milestone/train_loss": 45}\n')
   page = report.write(run)
-  assert '20 milestone equal training loss' in text_of(page)
+  assert '45 milestone equal training loss' in text_of(page)
   assert 'milestone/' not in page.read_text()
 
 

@@ -107,25 +107,29 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: pathlib.Path) -> tuple[dict, list[int]]:
+  try:
+    return good_lines(path.read_bytes() if path.exists() else b'')
+  except OSError as e:
+    raise errors.InputError(
+      f'{str(path)!r} cannot be read ({e.strerror})'
+    ) from e
+
+
+def good_lines(data: bytes) -> tuple[dict, list[int]]:
   """({(step, is it an event): (raw, line)} by step, numbers of damaged lines).
 
   What follows the last line break was cut by a kill, and is no damage. Of a
   step that stands twice the later line counts.
   """
-  try:
-    raws = path.read_bytes().split(b'\n') if path.exists() else [b'']
-  except OSError as e:
-    raise errors.InputError(
-      f'{str(path)!r} cannot be read ({e.strerror})'
-    ) from e
-  lines, damaged = {}, []
+  lines, damaged, raws = {}, [], data.split(b'\n')
   for number, raw in enumerate(raws, start=1):
     try:
       line = records.parsed(raw)
     except ValueError:
       line = None
-    if isinstance(line, dict) and type(line.get('step')) is int:
-      lines[line['step'], 'event' in line] = raw, line
+    step = line.get('step') if isinstance(line, dict) else None
+    if type(step) is int and 0 <= step < 1 << 53:
+      lines[step, 'event' in line] = raw, line
     elif number < len(raws):
       damaged.append(number)
   return dict(sorted(lines.items(), key=lambda item: item[0])), damaged

@@ -7,13 +7,14 @@ a sentence that begins with its name.
 import dataclasses
 import functools
 import io
-import json
 import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from implicit_attr.runs import metrics, records
 
 MISSING = 'is not there'
 """The problem with a file that does not exist; all others are damages."""
@@ -22,9 +23,12 @@ _UNREADABLE = 'is there, but cannot be read'
 
 
 def number(value: Any) -> float:
-  """As a float; NaN for what is no number."""
+  """As a float; NaN for what is no finite number that a float can be."""
   fits = isinstance(value, int | float) and not isinstance(value, bool)
-  return float(value) if fits else float('nan')
+  try:
+    return float(value) if fits and math.isfinite(value) else math.nan
+  except OverflowError:
+    return math.nan
 
 
 def finite(value: Any) -> bool:
@@ -73,48 +77,31 @@ class Files:
     return value
 
 
-def _parsed(data: bytes) -> Any:
-  """The value of JSON in UTF-8, None for anything else.
-
-  Numbers are finite floats, or integers that a float can be; others are None.
-  """
-  try:
-    return json.loads(
-      data.decode(), parse_float=_float, parse_int=_int, parse_constant=_none
-    )
-  except (ValueError, RecursionError):
-    return None
-
-
-def _float(text: str) -> float | None:
-  value = float(text)
-  return value if math.isfinite(value) else None
-
-
-def _int(text: str) -> int | None:
-  return int(text) if len(text) < 300 else None
-
-
-def _none(text: str) -> None:
-  return None
-
-
 def _object(file: BinaryIO) -> tuple[dict[str, Any], str]:
-  value = _parsed(file.read())
+  try:
+    value = _floats(records.parsed(file.read()))
+  except ValueError:
+    return {}, _UNREADABLE
+  ok = isinstance(value, dict)
+  return (value, '') if ok else ({}, 'does not hold a JSON object')
+
+
+def _floats(value: Any) -> Any:
+  """With None for numbers that are not finite, or that no float can be."""
   if isinstance(value, dict):
-    return value, ''
-  return {}, _UNREADABLE if value is None else 'does not hold a JSON object'
+    return {name: _floats(part) for name, part in value.items()}
+  if isinstance(value, list):
+    return [_floats(part) for part in value]
+  odd = isinstance(value, int | float) and not isinstance(value, bool)
+  return None if odd and not finite(value) else value
 
 
 def _lines(file: BinaryIO) -> tuple[list[dict[str, Any]], str]:
-  lines = [_parsed(raw) for raw in file.read().split(b'\n')]
-  fits = [isinstance(line, dict) and finite(line.get('step')) for line in lines]
-  good = [line for line, ok in zip(lines, fits, strict=True) if ok]
-  # What follows the last line break a kill cut short; it is no damage.
-  bad = [place for place, ok in enumerate(fits[:-1], start=1) if not ok]
-  why = '' if good else 'holds no whole line'
-  why = f'cannot be read in {places("line", bad)}' if bad else why
-  return sorted(good, key=lambda line: line['step']), why
+  lines, damaged = metrics.good_lines(file.read())
+  why = '' if lines else 'holds no whole line'
+  if damaged:
+    why = f'cannot be read in {places("line", damaged)}'
+  return [line for _, line in lines.values()], why
 
 
 def _arrays(
