@@ -254,9 +254,9 @@ def change(run, name, path, odd):
 
 
 def test_no_value_in_a_file_keeps_records_and_summaries_from_being_made(run):
-  """Every value of every file, replaced by a third of the odd ones in turn."""
+  """Every value of every file, replaced by some odd ones."""
   whole = {path: path.read_text() for path in run.rglob('*.json*')}
-  for name, path, odd in CHANGES[::3]:
+  for name, path, odd in CHANGES[::7]:
     change(run, name, path, odd)
     found = reading.load(run)
     assert all(reading.finite(line['step']) for line in found.lines)
@@ -267,10 +267,13 @@ def test_no_value_in_a_file_keeps_records_and_summaries_from_being_made(run):
       path.write_text(text)
 
 
-@pytest.mark.parametrize('part', range(4))
-def test_no_value_in_a_file_keeps_a_page_from_being_written(run, undrawn, part):
-  """Twelve of the changes to each of four runs, a page of each and of all."""
-  for i in np.random.default_rng(part).choice(len(CHANGES), 10, replace=False):
+@pytest.mark.parametrize('seed', range(3))
+def test_no_value_in_a_file_keeps_a_page_from_being_written(run, undrawn, seed):
+  """Eight of the changes, each with a page of the run and one of the sweep."""
+  whole = {path: path.read_text() for path in run.rglob('*.json*')}
+  for i in np.random.default_rng(seed).choice(len(CHANGES), 8, replace=False):
     change(run, *CHANGES[i])
-  report.write(run)
-  report.write(run.parent)
+    report.write(run)
+    report.write(run.parent)
+    for path, text in whole.items():
+      path.write_text(text)
