@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import attribution, errors, models
-from implicit_attr.attribution import graph
+from implicit_attr.attribution import graph, rectifiers
 
 B, N, CLASSES = 4, 6, 3
 
@@ -162,7 +162,7 @@ def test_calls_are_seen_through(problem):
 
 def test_every_named_rectifier_is_recognised(problem):
   _, x, _ = problem
-  for name in graph.RECTIFIERS:
+  for name in rectifiers.NAMES:
     seen = []
 
     def rule(i, fun, *args):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from implicit_attr import errors, losses
+from implicit_attr import diagnostics, errors, losses
 
 MARGINS = [0.0, 5.0, 17.0, 20.0, 40.0, 60.0, 80.0]
 
@@ -151,3 +151,17 @@ def test_losses_keep_the_dtype_of_the_logits():
     z = jnp.zeros((2, 3), dtype)
     for loss in losses.LOSSES.values():
       assert loss(z, jnp.zeros(2, int), 0.1).dtype == dtype
+
+
+def test_diagnostics_take_and_refuse_what_the_loss_does():
+  z = jnp.array([[1.0, 0.0, -jnp.inf], [60.0, 0.0, 0.0]])
+  network = lambda params, x: (x, {})
+  predict = lambda z, y: diagnostics.predictions(network, None, z, y)
+  found = predict(z, jnp.zeros(2, int))
+  wanted = [np.log1p(np.exp(-1)), 2 * np.exp(-60)]
+  np.testing.assert_allclose(found.loss, wanted, rtol=1e-5)
+  for bad in (3, -1):
+    with pytest.raises(errors.InputError, match='labels'):
+      predict(z, jnp.array([0, bad]))
+  with pytest.raises(errors.InputError, match=r'logits\.shape'):
+    predict(z[:, :1], jnp.zeros(2, int))

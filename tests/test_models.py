@@ -344,3 +344,16 @@ def test_elu1_is_differentiable_at_zero_and_far_from_it():
   at = jnp.array([-80.0, -1.0, -1e-6, 0.0, 1e-6, 1e3])
   np.testing.assert_allclose(slope(at), np.exp(np.minimum(at, 0)), rtol=1e-6)
   assert jax.grad(features.relu2)(0.0) == 0
+
+
+@pytest.mark.parametrize(
+  'maker', [models.ViT, lambda heads=2: models.ViT(width=8, heads=heads)]
+)
+def test_a_network_of_ones_own_is_built_by_its_name(maker, monkeypatch):
+  """A class, or a function of the options; both are checked alike."""
+  monkeypatch.setitem(models.MODELS, 'mine', maker)
+  assert models.build('mine', heads=4).heads == 4
+  with pytest.raises(InputError, match="did you mean 'heads'"):
+    models.build('mine', head=2)
+  with pytest.raises(InputError, match='a divisor of the width'):
+    models.build('mine', heads=5)

@@ -278,7 +278,7 @@ def test_swapped_and_unnormalised_kernels_keep_the_weights_of_the_network():
     ),
     (
       lambda: interventions.swap_kernel(models.build('mlp'), 'softmax'),
-      "model.name='MLP' must be a ViT",
+      "model.name='MLP' must be a network with a field",
     ),
     (
       lambda: interventions.without_normalizer(make()),

@@ -1,4 +1,4 @@
-"""What do attention weights, values and their gradients say of the tokens?
+"""Attention maps from weights, values and gradients: rollout, Grad-CAM, Chefer.
 
 One definition for every kernel: A_ij is the coefficient of v_j in
 o_i = sum_j A_ij v_j, after whatever normaliser there is. Then dy/dA_ij is
@@ -39,8 +39,8 @@ def dense(a: Weights) -> Array:
   """The weights as one array [B, H, L, L]."""
   if not isinstance(a, Factored):
     return a
-  found = jnp.einsum('bihm,bjhm->bhij', a.queries, a.keys)
-  return found * a.inverse.swapaxes(1, 2)[..., None]
+  products = jnp.einsum('bihm,bjhm->bhij', a.queries, a.keys)
+  return products * a.inverse.swapaxes(1, 2)[..., None]
 
 
 def first(a: Weights) -> Weights:
@@ -105,8 +105,7 @@ def rollout(
   errors.choose('residual', residual, RESIDUALS)
   errors.number('discard', discard, 0, 1)
   errors.require('discard', discard, discard < 1, '< 1')
-  found = [fused(a, heads, discard) for a in blocks]
-  return chain(found, rows, residual)
+  return chain([fused(a, heads, discard) for a in blocks], rows, residual)
 
 
 def fused(a: Weights, heads: str = 'mean', discard: float = 0.0) -> Weights:
@@ -169,8 +168,8 @@ def gradient_x_attention(
     else:
       mixed = jnp.einsum('bhij,bihd->bjhd', a, given)
     return jnp.sum(mixed * values, -1).mean(-1)
-  found = jax.nn.relu(dense(a) * weight_gradient(values, gradient))
-  return jnp.einsum('bi,bhij->bj', rows, found) / found.shape[1]
+  support = jax.nn.relu(dense(a) * weight_gradient(values, gradient))
+  return jnp.einsum('bi,bhij->bj', rows, support) / support.shape[1]
 
 
 def grad_cam(
@@ -184,8 +183,8 @@ def grad_cam(
   """
   given = jnp.einsum('bi,bihd->bhd', rows, gradient)
   alpha = jnp.einsum('bhd,bhd->bh', given, values[:, skip:].mean(1))
-  found = left(a, rows[:, None])[:, :, 0]
-  return jax.nn.relu(jnp.mean(alpha[..., None] * found, 1))
+  weights = left(a, rows[:, None])[:, :, 0]
+  return jax.nn.relu(jnp.mean(alpha[..., None] * weights, 1))
 
 
 def chefer(
@@ -197,11 +196,11 @@ def chefer(
   al. for self-attention (arXiv 2103.15679, eq. 5 and 6), with R the relevance
   of A that of arXiv 2012.09838, eq. 13 and 14.
   """
-  found = [
+  support = [
     jax.nn.relu(g * r).mean(1, keepdims=True)
     for g, r in zip(blocks, relevances, strict=True)
   ]
-  return chain(found, rows)
+  return chain(support, rows)
 
 
 def _fuse(a: Array, heads: str) -> Array:

@@ -1,4 +1,4 @@
-"""Which image tokens does the attention use for or against the target?
+"""Attention maps that need gradients: gradient x attention, Grad-CAM, Chefer.
 
 Maps as in `attention_maps` that need the derivative by the weights too.
 """
@@ -82,12 +82,12 @@ def chefer(
   entry, so there is no implicit form.
   """
   del key
-  found, rows = seen(
+  out, rows = seen(
     apply_fn, params, x, y, readout=readout, names=['attention'], target=target
   )
-  pairs = zip(found['values'], found['gradient'], strict=True)
+  pairs = zip(out['values'], out['gradient'], strict=True)
   gradients = [attention.weight_gradient(v, g) for v, g in pairs]
-  result = attention.chefer(gradients, found['attention'], rows[:, None])
+  result = attention.chefer(gradients, out['attention'], rows[:, None])
   return image_tokens(result[:, 0], readout)
 
 
@@ -96,12 +96,12 @@ def _block(
 ) -> tuple[attention.Weights, Array, Array, Array]:
   """(A, v, dy/do, rows) of one block; of its first query alone for 'cls'."""
   name = 'factors' if implicit else 'attention'
-  found, rows = seen(
+  out, rows = seen(
     apply_fn, params, x, y, readout=readout, names=[name], target=target
   )
-  i = block_of(layer, len(found[name]))
-  a = weights_of(found, implicit)[i]
-  gradient = found['gradient'][i]
+  i = block_of(layer, len(out[name]))
+  a = weights_of(out, implicit)[i]
+  gradient = out['gradient'][i]
   if readout == 'cls':
     a, gradient, rows = attention.first(a), gradient[:, :1], rows[:, :1]
-  return a, found['values'][i], gradient, rows
+  return a, out['values'][i], gradient, rows

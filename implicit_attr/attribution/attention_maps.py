@@ -1,4 +1,4 @@
-"""Which image tokens do a transformer's attention weights rest on?
+"""Attention maps of a transformer: raw, rollout, value norms, ALTI.
 
 Maps of a network with attention, see `attention_outputs`: one number for each
 image token in row order, [B, N]; N = L - 1 with a class token, which has no
@@ -52,8 +52,8 @@ def raw_attention(
   """
   del key, target
   name = 'factors' if implicit else 'scores' if scores else 'attention'
-  found, rows = seen(apply_fn, params, x, y, readout=readout, names=[name])
-  a = found[name][block_of(layer, len(found[name]))]
+  out, rows = seen(apply_fn, params, x, y, readout=readout, names=[name])
+  a = out[name][block_of(layer, len(out[name]))]
   if implicit:
     a = attention.Factored(*a)
     a = a._replace(inverse=jnp.ones_like(a.inverse)) if scores else a
@@ -81,9 +81,9 @@ def rollout(
   """
   del key, target
   name = 'factors' if implicit else 'attention'
-  found, rows = seen(apply_fn, params, x, y, readout=readout, names=[name])
+  out, rows = seen(apply_fn, params, x, y, readout=readout, names=[name])
   result = attention.rollout(
-    weights_of(found, implicit), rows[:, None],
+    weights_of(out, implicit), rows[:, None],
     residual=residual, heads=heads, discard=discard,
   )  # fmt: skip
   return image_tokens(result[:, 0], readout)
@@ -106,13 +106,13 @@ def value_norm(
   """
   del key, target
   names = ['attention', 'values', 'projections']
-  found, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
-  i = block_of(layer, len(found['attention']))
-  a = found['attention'][i]
+  out, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
+  i = block_of(layer, len(out['attention']))
+  a = out['attention'][i]
   if readout == 'cls':
     a, rows = attention.first(a), rows[:, :1]
   norms = attention_norms.value_norms(
-    a, found['values'][i], found['projections'][i]
+    a, out['values'][i], out['projections'][i]
   )
   return image_tokens(jnp.einsum('bi,bij->bj', rows, norms), readout)
 
@@ -134,10 +134,10 @@ def value_rollout(
   """
   del key, target
   names = ['attention', 'values', 'projections']
-  found, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
+  out, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
   blocks = [
     attention_norms.value_norms(*block)[:, None]
-    for block in zip(*(found[name] for name in names), strict=True)
+    for block in zip(*(out[name] for name in names), strict=True)
   ]
   result = attention.chain(blocks, rows[:, None], 'renorm')
   return image_tokens(result[:, 0], readout)
@@ -160,11 +160,11 @@ def alti(
   """
   del key, target
   names = ['attention', 'values', 'projections', 'layers', 'tokens']
-  found, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
-  before = [found['tokens'], *found['layers'][:-1]]
+  out, rows = seen(apply_fn, params, x, y, readout=readout, names=names)
+  before = [out['tokens'], *out['layers'][:-1]]
   rows = rows[:, None]
   for *block, tokens in reversed(
-    list(zip(*(found[n] for n in names[:3]), before, strict=True))
+    list(zip(*(out[n] for n in names[:3]), before, strict=True))
   ):
     rows = jnp.einsum(
       'bki,bij->bkj', rows, attention_norms.alti(*block, tokens)

@@ -1,4 +1,4 @@
-"""How much does each token bring to each other one, its value considered?
+"""Norms of attention's value vectors (arXiv 2004.10102) and ALTI (2203.04212).
 
 Head h gives A^h_ij T^h_j of token j to token i, T^h_j = v^h_j W^h_O with the
 head's `projections` [H, Dh, D], so that a factor may move between the kernel
@@ -47,7 +47,7 @@ def alti(a: Array, values: Array, projections: Array, tokens: Array) -> Array:
     return jax.nn.relu(norm(y) - norm(y - parts))
 
   rows = jnp.moveaxis(a, 2, 0)
-  found = jax.lax.map(row, (rows, jnp.arange(len(rows))))  # [K, B, L]
-  found = jnp.moveaxis(found, 0, 1)
-  total = found.sum(-1, keepdims=True)
-  return found / jnp.where(total > 0, total, 1)
+  shares = jax.lax.map(row, (rows, jnp.arange(len(rows))))  # [K, B, L]
+  shares = jnp.moveaxis(shares, 0, 1)
+  total = shares.sum(-1, keepdims=True)
+  return shares / jnp.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""What does a network with attention tell of each of its blocks?
+"""What a network with attention tells in `out` of each of its blocks.
 
 Attention maps read `out` of `apply_fn(params, x) -> (logits, out)`, where each
 name has one entry for each block:
@@ -124,7 +124,7 @@ def token_pixels(a: Array, x: Array) -> Array:
   return jnp.repeat(rows, x.shape[2] // grid.shape[2], axis=2)
 
 
-def weights_of(found: dict, implicit: bool) -> list[Weights]:
+def weights_of(out: dict, implicit: bool) -> list[Weights]:
   if implicit:
-    return [Factored(*f) for f in found['factors']]
-  return list(found['attention'])
+    return [Factored(*f) for f in out['factors']]
+  return list(out['attention'])

@@ -57,8 +57,8 @@ def cam(features: Array, gradients: Array, *, rectify: bool = True) -> Array:
   eq. 1 and 2); `rectify` drops what speaks against the target.
   """
   weights = jnp.mean(gradients, axis=(1, 2), keepdims=True)
-  found = jnp.sum(weights * features, axis=-1)
-  return jax.nn.relu(found) if rectify else found
+  evidence = jnp.sum(weights * features, axis=-1)
+  return jax.nn.relu(evidence) if rectify else evidence
 
 
 def cam_pp(features: Array, gradients: Array) -> Array:
@@ -114,10 +114,10 @@ def grad_cam(
     InputError: as `feature_gradient`; x not [B, H, W, C].
   """
   del key
-  found = feature_gradient(
+  pair = feature_gradient(
     apply_fn, params, x, y, target=target, feature=feature
   )
-  return _spread(cam(*found, rectify=rectify), x)
+  return _spread(cam(*pair, rectify=rectify), x)
 
 
 def grad_cam_pp(
@@ -132,10 +132,10 @@ def grad_cam_pp(
 ) -> Array:
   """Grad-CAM++ (arXiv 1710.11063), see `cam_pp`; as `grad_cam` otherwise."""
   del key
-  found = feature_gradient(
+  pair = feature_gradient(
     apply_fn, params, x, y, target=target, feature=feature
   )
-  return _spread(cam_pp(*found), x)
+  return _spread(cam_pp(*pair), x)
 
 
 def guided_grad_cam(
@@ -153,8 +153,8 @@ def guided_grad_cam(
   Arguments as `grad_cam`; raises as `grad_cam` and `guided_backprop`.
   """
   del key
-  found = feature_gradient(
+  pair = feature_gradient(
     apply_fn, params, x, y, target=target, feature=feature
   )
   fine = guided_backprop(apply_fn, params, x, y, target=target)
-  return fine * enlarge(cam(*found), x)
+  return fine * enlarge(cam(*pair), x)

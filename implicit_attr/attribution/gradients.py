@@ -1,4 +1,4 @@
-"""How does the target change with each pixel?
+"""Gradient maps (Simonyan et al., arXiv 1312.6034) and gradient times input.
 
 Examples must not see each other in `apply_fn` (batch statistics frozen); then
 one gradient of the sum is the gradient of each example.

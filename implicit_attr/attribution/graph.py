@@ -1,4 +1,4 @@
-"""How is a network run under other rules, when only `apply_fn` is known?
+"""A network's jaxpr, run again under other rules.
 
 `apply_fn` is traced to its list of primitive operations, and that list is run
 again by hand. On the way rectifiers or linear layers are recognised and given
@@ -17,53 +17,93 @@ import jax
 from jax.extend import core
 
 from implicit_attr import errors
+from implicit_attr.attribution import rectifiers
+from implicit_attr.attribution.rectifiers import CALLS
 from implicit_attr.types import ApplyFn, Array, Params, Tree
-
-RECTIFIERS = (
-  'relu', 'relu6', 'leaky_relu', 'elu', 'celu', 'selu',
-  'softplus', 'squareplus',
-)  # fmt: skip
-"""What counts as a rectifier: these functions of jax.nn, by whatever name they
-are called. They are monotone; gelu, silu and tanh are not among them, since the
-rules were not made for those, nor is max(x, 0), which normalisation layers
-apply to a variance."""
 
 Rule = Callable[..., Array]
 """(i, fun, x, *constants) -> what stands in for fun(x, *constants), which is
 elementwise in x; i counts the rectifiers in the order in which they run."""
 
-_CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'remat2', 'checkpoint')
-
 
 def with_rectifiers(apply_fn: ApplyFn, rule: Rule) -> ApplyFn:
-  """`apply_fn` with `rule` in the place of every rectifier.
+  """`apply_fn` with `rule` in the place of every rectifier, see `rectifiers`.
+
+  Raises:
+    InputError: when called, if no rectifier was recognised, one sits inside of
+      a loop, or a maximum, clip or `where` is of unknown meaning.
+  """
+
+  def ruled(params: Params, x: Array) -> tuple[Array, dict]:
+    stand_in = lambda i, unit, *args: rule(i, unit.fun, *args)
+    return _replaced(apply_fn, params, x, stand_in, whole=True)
+
+  return ruled
+
+
+def softened(
+  apply_fn: ApplyFn,
+) -> Callable[[Params, Array, float | Array], tuple[Array, dict]]:
+  """(params, x, beta) -> the smooth surrogate of `apply_fn`.
+
+  Each relu(z) is softplus(beta z) / beta, relu6 and leaky_relu what these make
+  of them; beta may be traced. What is not a rectifier stays, kinks of unknown
+  meaning and max-pooling too.
 
   Raises:
     InputError: when called, if no rectifier was recognised, or one sits inside
       of a loop.
   """
 
-  def ruled(params: Params, x: Array) -> tuple[Array, dict]:
-    seen = 0
+  def smooth(params: Params, x: Array, beta: float | Array):
+    stand_in = lambda i, unit, *args: unit.softened(beta, *args)
+    return _replaced(apply_fn, params, x, stand_in, whole=False)
 
-    def visit(eqn: core.JaxprEqn, args: Sequence[Array]) -> list[Array] | None:
-      nonlocal seen
-      if not _is_rectifier(eqn):
-        if _inside(eqn) is None:
-          _refuse_hidden(eqn)
-        return None
-      seen += 1
-      return [rule(seen - 1, lambda *args: bind(eqn, args)[0], *args)]
+  return smooth
 
-    jaxpr, shapes = traced(apply_fn, params, x)
-    flat = run(jaxpr, jax.tree.leaves((params, x)), visit, _has_rectifier)
-    errors.require(
-      'apply_fn', 'a network', seen > 0,
-      f'one with rectifiers ({", ".join(RECTIFIERS)}) for this method',
-    )  # fmt: skip
-    return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
-  return ruled
+def _replaced(
+  apply_fn: ApplyFn,
+  params: Params,
+  x: Array,
+  stand_in: Callable[..., Array],
+  *,
+  whole: bool,
+) -> tuple[Array, dict]:
+  """What `apply_fn` gives with stand_in(i, rectifier, x, *constants) in it.
+
+  If `whole`, a kink of unknown meaning is refused.
+  """
+  closed, shapes = traced(opened(apply_fn, keep=rectifiers.by_name), params, x)
+  jaxpr, consts = parts(closed)
+  tree = jax.tree.structure(shapes)
+  logits, _ = jax.tree.unflatten(tree, jaxpr.outvars)
+  units, unknown, path = rectifiers.find(
+    jaxpr, consts, jaxpr.invars[-1:], [logits], bind
+  )
+  names = ', '.join(sorted({eqn.primitive.name for eqn in unknown}))
+  errors.require(
+    'apply_fn', f'{names} of unknown meaning', not (whole and unknown),
+    'relu, relu6 or leaky_relu, in whatever form, for this method',
+  )  # fmt: skip
+  seen, on_path = 0, {id(eqn) for eqn in path}
+
+  def visit(eqn, args, read) -> list[Array] | None:
+    nonlocal seen
+    unit = units.get(eqn.outvars[0])
+    if unit is None:
+      if id(eqn) in on_path and not rectifiers.by_name(eqn):
+        _refuse_hidden(eqn)
+      return None
+    seen += 1
+    return [stand_in(seen - 1, unit, *map(read, unit.args))]
+
+  flat = run(closed, jax.tree.leaves((params, x)), visit)
+  errors.require(
+    'apply_fn', 'a network', seen > 0,
+    f'one with rectifiers ({", ".join(rectifiers.NAMES)}) for this method',
+  )  # fmt: skip
+  return jax.tree.unflatten(tree, flat)
 
 
 def feature_shape(
@@ -104,24 +144,26 @@ def with_offset(
       'used by the network as it is returned in `out`',
     )  # fmt: skip
 
-    def visit(eqn: core.JaxprEqn, args: Sequence[Array]) -> list[Array] | None:
+    def visit(eqn, args, read) -> list[Array] | None:
       if out[feature] not in eqn.outvars:
         return None
       values = zip(eqn.outvars, bind(eqn, args), strict=True)
       return [v + offset if var is out[feature] else v for var, v in values]
 
-    flat = run(closed, jax.tree.leaves((params, x)), visit, lambda _: False)
+    flat = run(closed, jax.tree.leaves((params, x)), visit)
     return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
   return moved
 
 
-def opened(apply_fn: ApplyFn) -> ApplyFn:
-  """`apply_fn` without calls."""
+def opened(apply_fn: Callable, keep: Callable | None = None) -> Callable:
+  """`apply_fn` without calls, save those that `keep` says yes to."""
 
-  def flat(params: Params, x: Array) -> tuple[Array, dict]:
-    jaxpr, shapes = traced(apply_fn, params, x)
-    values = run(jaxpr, jax.tree.leaves((params, x)), _nothing, lambda _: True)
+  def flat(*args: Tree) -> Tree:
+    closed, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(*args)
+    kept = lambda eqn, args, read: bind(eqn, args) if keep(eqn) else None
+    visit = _nothing if keep is None else kept
+    values = run(closed, jax.tree.leaves(args), visit, opens=True)
     return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
   return flat
@@ -136,11 +178,14 @@ def run(
   closed: core.ClosedJaxpr,
   args: Sequence[Array],
   visit: Callable,
-  opens: Callable[[Tree], bool],
+  *,
+  opens: bool = False,
 ) -> list[Array]:
   """Evaluates `closed`; `visit` may answer for an operation, else None.
 
-  Calls whose inside `opens` are evaluated by this function too.
+  It gets the operation, the values of its arguments, and `read`, which gives
+  the value of any variable before it. `opens` evaluates calls by this function
+  too.
   """
   jaxpr, consts = parts(closed)
   start = zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True)
@@ -151,18 +196,18 @@ def run(
 
   for eqn in jaxpr.eqns:
     given = [read(v) for v in eqn.invars]
-    results = visit(eqn, given)
+    results = visit(eqn, given, read)
     if results is None:
       inside = _inside(eqn)
-      if inside is not None and opens(inside):
-        results = run(inside, given, visit, opens)
+      if opens and inside is not None:
+        results = run(inside, given, visit, opens=True)
       else:
         results = bind(eqn, given)
     values.update(zip(eqn.outvars, results, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
 
-def _nothing(eqn: core.JaxprEqn, args: Sequence[Array]) -> None:
+def _nothing(eqn, args, read) -> None:
   return None
 
 
@@ -180,34 +225,33 @@ def parts(closed: Tree) -> tuple[core.Jaxpr, Sequence[Array]]:
 
 def _inside(eqn: core.JaxprEqn) -> Tree | None:
   """What a plain call calls; None for anything else."""
-  if eqn.primitive.name not in _CALLS:
+  if eqn.primitive.name not in CALLS:
     return None
   return eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))
 
 
-def _is_rectifier(eqn: core.JaxprEqn) -> bool:
-  if eqn.primitive.name == 'custom_jvp_call':
-    # jax.nn.relu is a custom rule around a jit of that name.
-    inner = parts(eqn.params['call_jaxpr'])[0].eqns
-    return len(inner) == 1 and inner[0].params.get('name') in RECTIFIERS
-  return eqn.primitive.name in _CALLS and eqn.params.get('name') in RECTIFIERS
-
-
-def _has_rectifier(closed: Tree) -> bool:
-  jaxpr, _ = parts(closed)
-  return any(
-    _is_rectifier(eqn)
-    or any(_has_rectifier(sub) for sub in core.jaxprs_in_params(eqn.params))
-    for eqn in jaxpr.eqns
-  )
-
-
 def _refuse_hidden(eqn: core.JaxprEqn) -> None:
-  hidden = any(_has_rectifier(s) for s in core.jaxprs_in_params(eqn.params))
+  hidden = any(map(_has_rectifier, core.jaxprs_in_params(eqn.params)))
   errors.require(
     'apply_fn', f'rectifiers in {eqn.primitive.name}', not hidden,
     'calls of jit, checkpoint or vmap only for this method',
   )  # fmt: skip
+
+
+def _has_rectifier(closed: Tree) -> bool:
+  jaxpr, _ = parts(closed)
+  inside = opened(
+    lambda *args: run(closed, args, _nothing),
+    keep=rectifiers.by_name,
+  )
+  closed = jax.make_jaxpr(inside)(*(v.aval for v in jaxpr.invars))
+  jaxpr, consts = parts(closed)
+  units, *_ = rectifiers.find(jaxpr, consts, jaxpr.invars, jaxpr.outvars, bind)
+  return bool(units) or any(
+    _has_rectifier(sub)
+    for eqn in jaxpr.eqns
+    for sub in core.jaxprs_in_params(eqn.params)
+  )
 
 
 def _upstream(jaxpr: core.Jaxpr, start: Tree, end: Tree) -> bool:

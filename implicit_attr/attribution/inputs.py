@@ -1,4 +1,4 @@
-"""Does what a person asks to have explained fit together?
+"""Checks of what a person asks to have explained.
 
 Shapes are checked always; values only where they are known, that is outside
 of jit.

@@ -8,7 +8,7 @@ sign counting for more. Linear layers are found by their product, see
 keep the relevance, normalisation layers and other biases do not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -147,7 +147,7 @@ def with_layers(
         return value
       return _instead(value.z, stand_in(value))
 
-    def visit(eqn: core.JaxprEqn, args: Sequence) -> list:
+    def visit(eqn, args, read) -> list:
       nonlocal seen
       one = lambda *args: graph.bind(eqn, args)[0]
       name = eqn.primitive.name
@@ -177,7 +177,7 @@ def with_layers(
       return graph.bind(eqn, args)
 
     args = jax.tree.leaves((params, x))
-    flat = graph.run(closed, args, visit, lambda _: False)
+    flat = graph.run(closed, args, visit)
     errors.require(
       'apply_fn', 'a network', seen > 0,
       f'one with linear layers ({", ".join(PRODUCTS)}) for this method',

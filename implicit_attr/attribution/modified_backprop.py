@@ -1,7 +1,7 @@
-"""What does a modified backward pass through the rectifiers show?
+"""Guided backpropagation, DeconvNet, DeepLIFT and LRP-ε: changed rectifiers.
 
 These are no gradients of the target: each passes its own signal back through
-the rectifiers (what counts as one: `graph.RECTIFIERS`) and the plain gradient
+the rectifiers (what counts as one: `rectifiers`) and the plain gradient
 through everything else. The maps are ordinary functions of x all the same, and
 differentiable in it. For softplus(beta z) / beta, the surrogate of relu, every
 rule tends to that of relu as beta grows; the ε of LRP is then in units of

@@ -1,4 +1,4 @@
-"""How much of the target does each token carry, by layer-wise relevance?
+"""AttnLRP, CP-LRP and Chefer's relevance: layer-wise relevance of tokens.
 
 Relevance is a number times a changed derivative. The changes, all by `rewire`,
 for any network whose `out` has what `attention_outputs` names and 'queries',
@@ -92,10 +92,10 @@ def _has_factors(apply_fn: ApplyFn, params: Params, x: Array) -> bool:
 def _tokens(apply_fn, params, x, y, target, readout, rules) -> Array:
   """Σ_D token · derivative by the token, under `rules`, [B, N]."""
   names = sorted(set(NAMES) | set(rules) - {'tokens'})
-  found, _ = seen(
+  out, _ = seen(
     apply_fn, params, x, y, readout=readout, names=[*names, 'tokens']
   )
-  tokens = found['tokens']
+  tokens = out['tokens']
 
   def total(x: Array, offset: Array) -> Array:
     # `tokens` is one array; `rewired` wants one for each block.
@@ -220,10 +220,10 @@ def chefer_lrp(
   Arguments and errors as `attention_gradients.gradient_x_attention`.
   """
   del key
-  found, rows = seen(
+  out, rows = seen(
     apply_fn, params, x, y, readout=readout, names=['attention'], target=target
   )
-  pairs = zip(found['values'], found['gradient'], strict=True)
+  pairs = zip(out['values'], out['gradient'], strict=True)
   gradients = [attention.weight_gradient(v, g) for v, g in pairs]
   relevance = weight_relevance(apply_fn, params, x, y, target=target)
   # Theirs starts at 1 whatever the logit is, and R is linear in its start.

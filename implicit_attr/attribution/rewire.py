@@ -1,4 +1,4 @@
-"""How is a network run with some of its own intermediates replaced?
+"""A network run with some of its own intermediates replaced.
 
 `apply_fn` is traced to its list of operations, calls of jit opened. An array
 that it returns in `out` is one of those operations' results, so that whatever
@@ -39,13 +39,13 @@ def per_block(
   out = jax.eval_shape(apply_fn, params, x)[1]
   shapes = {}
   for name in names:
-    found = out.get(name) if isinstance(out, Mapping) else None
-    ok = isinstance(found, tuple | list) or name == 'tokens'
+    entry = out.get(name) if isinstance(out, Mapping) else None
+    ok = isinstance(entry, tuple | list) or name == 'tokens'
     errors.require(
-      'apply_fn', 'a network', ok and bool(found),
+      'apply_fn', 'a network', ok and bool(entry),
       f'one with attention, whose out has {name!r}, for this method',
     )  # fmt: skip
-    shapes[name] = found if name == 'tokens' else tuple(found)
+    shapes[name] = entry if name == 'tokens' else tuple(entry)
   counts = {n: len(s) for n, s in shapes.items() if n != 'tokens'}
   same = len(set(counts.values())) == 1
   errors.require('out', counts, same, 'as long for every name')

@@ -1,4 +1,4 @@
-"""Does a map depend on what the network has learnt, and does it say anything?
+"""Sanity checks of maps: parameter randomisation, Gini index and entropy.
 
 A map that stays when weights are replaced by fresh ones shows the image or the
 architecture (Adebayo et al., arXiv 1810.03292). A map that is the same

@@ -1,4 +1,4 @@
-"""Which networks are there, and how is one built from its name and options?
+"""Networks by name, and how they are built.
 
 The only folder that knows flax. `build` gives a linen module; everything else
 sees `apply_fn(params, x) -> (logits, out)`. In every parameter tree the layer
@@ -8,6 +8,7 @@ with the same parameters is the smooth surrogate of a ReLU network.
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,6 @@ _CHOICES = {
   'readout': READOUTS,
 }
 _COUNTS = ('num_classes', 'width', 'heads', 'patch', 'mlp_ratio')
-_CLASSES = {'vit': ViT}
 LARGEST = 1 << 16
 """Of any width or other count of a network."""
 DEEPEST = 1000
@@ -106,10 +106,7 @@ def build(name: str, **options: Any) -> nn.Module:
     key: tuple(v) if isinstance(v, list) else v for key, v in options.items()
   }
   maker = MODELS[name]
-  cls = _CLASSES.get(name) or getattr(maker, 'func', maker)
-  known = {f.name for f in dataclasses.fields(cls)}
-  known -= {'parent', 'name', 'stages'}
-  known |= {'size'} if name == 'vit' else set()
+  known = _options(maker)
   for key, value in options.items():
     errors.choose('model option', key, known)
     _check(key, value)
@@ -121,7 +118,7 @@ def build(name: str, **options: Any) -> nn.Module:
       module.width << (module.depth - 1) <= LARGEST,
       f'less: its last width, {module.width} 2^(depth - 1), is <= {LARGEST}',
     )
-  if name == 'vit':
+  if isinstance(module, ViT):
     errors.require(
       'model.heads',
       module.heads,
@@ -129,6 +126,16 @@ def build(name: str, **options: Any) -> nn.Module:
       f'a divisor of the width {module.width}',
     )
   return module
+
+
+def _options(maker: Callable[..., nn.Module]) -> set[str]:
+  """What `maker`, a module's class or a function, can be called with."""
+  cls = ViT if maker is _vit else getattr(maker, 'func', maker)
+  if not dataclasses.is_dataclass(cls):
+    return set(inspect.signature(cls).parameters)
+  fields = {f.name for f in dataclasses.fields(cls)}
+  fields |= {'size'} if maker is _vit else set()
+  return fields - {'parent', 'name', 'stages'}
 
 
 def _check(key: str, value: Any) -> None:

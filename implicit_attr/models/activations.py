@@ -1,4 +1,4 @@
-"""Which non-linearities can a network have, and how smooth are they?
+"""Activations: relu, gelu, tanh and the softplus surrogates of relu.
 
 `relu` is piecewise linear: second derivatives in the input vanish or jump, so
 attacks on gradients need a surrogate. The two softplus functions are that

@@ -1,4 +1,4 @@
-"""Which kernel mixes the tokens, and what is the coefficient of v_j in o_i?
+"""Attention kernels: softmax, linear with feature maps, and pointwise ones.
 
 Every kernel gives o_i = sum_j A_ij v_j, and A is what attribution reads. With
 feature maps A_ij = phi(q_i) . phi(k_j) / d_i, so o costs O(L M) and A is made

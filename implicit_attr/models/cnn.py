@@ -1,4 +1,4 @@
-"""What is SimpleCNN, the small convolutional network without normalisation?"""
+"""SimpleCNN, the small convolutional network without normalisation."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How is a convolution written so that it stays fast inside a loop on a CPU?
+"""A convolution that stays fast inside a loop on a CPU.
 
 XLA's CPU back end has a fast convolution for one layout only: images NHWC,
 kernels HWIO. Automatic differentiation of `lax.conv_general_dilated` asks for

@@ -1,4 +1,4 @@
-"""Which feature maps make a kernel of query and key, phi(q) . phi(k)?
+"""Feature maps of linear attention: elu + 1, Taylor, Hedgehog, FAVOR+, …
 
 Each maps x [B, L, H, Dh] to non-negative or jointly safe features
 [B, L, H, M]: phi(q) . phi(k) is positive for all but relu, relu2 and

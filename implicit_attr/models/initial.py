@@ -1,4 +1,4 @@
-"""How do the weights start, and why is it one random draw?
+"""Initial weights, He-normal, cut from one random draw.
 
 Normal draws with variance gain / fan-in: gain 2 keeps the scale of a ReLU-like
 layer (He et al., arXiv 1502.01852), 1 that of a linear one, and `SMALL` is for

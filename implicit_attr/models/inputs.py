@@ -1,4 +1,4 @@
-"""How do pixels become what the first layer sees?
+"""Standardisation of pixels inside the network.
 
 The network standardises inside: it takes images in pixel units, 0 to 1, so a
 radius, a gradient or a curvature in `x` is in pixel units everywhere else.

@@ -1,4 +1,4 @@
-"""What becomes of a trained ViT's attention if one thing in it is changed?
+"""Interventions on a trained ViT: kernels swapped, scores scaled.
 
 All kernels share one parameter tree, so that the weights can stay while the
 kernel, its normaliser or the size of the scores changes.
@@ -8,26 +8,28 @@ import re
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 from implicit_attr import errors
 from implicit_attr.models.attention import KERNELS
-from implicit_attr.models.vit import ViT
 from implicit_attr.types import Array, Params
 
 _SCORERS = r'block_\d+_(query|key)'
 
 
-def swap_kernel(module: ViT, attention: str) -> ViT:
+def swap_kernel(module: nn.Module, attention: str) -> nn.Module:
   """`module` with another kernel of `KERNELS`, for the same parameters.
 
   Raises:
     InputError: an unknown kernel; a module without attention.
   """
   errors.choose('model.attention', attention, KERNELS)
-  return _vit(module).clone(attention=attention)
+  return _attentive(module).clone(attention=attention)
 
 
-def without_normalizer(module: ViT, normalize: str = 'none') -> ViT:
+def without_normalizer(
+  module: nn.Module, normalize: str = 'none'
+) -> nn.Module:
   """`module` with phi(q) phi(k) itself as weight, for the same parameters.
 
   With `normalize` 'n' or 'nm' it is divided by a constant, L or L M, which
@@ -37,7 +39,7 @@ def without_normalizer(module: ViT, normalize: str = 'none') -> ViT:
     InputError: a kernel without features (softmax, the pointwise ones), or one
       that exists only normalised (favor); another normaliser.
   """
-  kind, feature_map, _ = KERNELS[_vit(module).attention]
+  kind, feature_map, _ = KERNELS[_attentive(module).attention]
   errors.choose('normalize', normalize, ('none', 'n', 'nm'))
   name = f'{feature_map}_{normalize}'
   errors.require(
@@ -66,7 +68,8 @@ def scale_scores(params: Params, tau: float | Array) -> Params:
   return {**params, **scaled}
 
 
-def _vit(module: Any) -> ViT:
+def _attentive(module: Any) -> nn.Module:
+  ok = hasattr(module, 'attention')
   name = type(module).__name__
-  errors.require('model.name', name, isinstance(module, ViT), 'a ViT')
+  errors.require('model.name', name, ok, "a network with a field 'attention'")
   return module

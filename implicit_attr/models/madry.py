@@ -1,4 +1,4 @@
-"""What is MadryCNN, the network on which maps of MNIST digits were attacked?"""
+"""MadryCNN, the network for MNIST of Madry et al. (arXiv 1706.06083)."""
 
 from flax import linen as nn
 

@@ -1,4 +1,4 @@
-"""What is the multilayer perceptron?"""
+"""MLP, the multilayer perceptron."""
 
 from flax import linen as nn
 

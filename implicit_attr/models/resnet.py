@@ -1,4 +1,4 @@
-"""What are the residual networks, with and without normalisation?
+"""Residual networks (He et al., arXiv 1512.03385), with and without norms.
 
 Basic blocks (He et al., arXiv 1512.03385) with the CIFAR stem: one 3x3
 convolution, no pooling. Without a norm, the last convolution of each block

@@ -1,4 +1,4 @@
-"""What do images look like? A small variational autoencoder of them."""
+"""A small variational autoencoder of images (arXiv 1312.6114)."""
 
 import jax
 import jax.numpy as jnp
@@ -42,10 +42,10 @@ class VAE(nn.Module):
 
 
 def negative_elbo(
-  x: Array, found: tuple[Array, Array, Array], sigma: float
+  x: Array, output: tuple[Array, Array, Array], sigma: float
 ) -> Array:
   """‖x - x̂‖² / 2σ² + KL(code ‖ N(0, 1)) in nats, [B], up to a constant."""
-  image, mean, log_var = found
+  image, mean, log_var = output
   axes = tuple(range(1, x.ndim))
   error = jnp.sum(jnp.square(x - image), axes) / (2 * sigma**2)
   kl = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, -1)

@@ -1,4 +1,4 @@
-"""What is the vision transformer whose attention kernel is a choice?
+"""Vision transformer (arXiv 2010.11929) whose attention kernel is a choice.
 
 Pre-LN (arXiv 2010.11929), learned positions, without dropout. Every kernel uses
 the same projections, so a trained network can be read with another kernel at
@@ -145,8 +145,8 @@ class ViT(nn.Module):
       'scores': scores(self.attention, q, k, a, grid),
       'projections': projection,
     }  # fmt: skip
-    found = factors(self.attention, q, k, grid)
-    return y, seen if found is None else seen | {'factors': found}
+    made_of = factors(self.attention, q, k, grid)
+    return y, seen if made_of is None else seen | {'factors': made_of}
 
   def _scale(self, name: str) -> Array | None:
     """LayerScale's vector [1, 1, D], if there is one."""

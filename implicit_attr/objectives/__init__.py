@@ -1,4 +1,4 @@
-"""What is added to the loss? Every explicit route beside plain training.
+"""Training objectives: every explicit regulariser beside plain training.
 
 A factory takes `apply_fn(params, x)`, the loss and its options and gives a
 `LossFn`: (params, batch, key) -> (loss of each example [B], aux). Its defaults

@@ -1,4 +1,4 @@
-"""What does training against an attack on the map itself cost?
+"""AAT and AdvAAT, training against attacks on the map: FAR (arXiv 2010.07393).
 
 FAR of Ivankay et al. (arXiv 2010.07393): the inner walk lowers Pearson's
 correlation of the map with the clean one. Abstract and third-party code are
@@ -15,12 +15,8 @@ import jax.numpy as jnp
 from implicit_attr import errors
 from implicit_attr.attribution import METHODS
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
 from implicit_attr.objectives import (
   second_order,
   validation,

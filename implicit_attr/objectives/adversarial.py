@@ -1,18 +1,12 @@
-"""What does training on attacked images cost?"""
+"""Adversarial training, by PGD (arXiv 1706.06083) or FGSM ( 2001.03994)."""
 
 import jax
 
 from implicit_attr.attacks import margins
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 

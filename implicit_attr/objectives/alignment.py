@@ -1,4 +1,4 @@
-"""What does it cost to hold the map still under small noise?"""
+"""Local gradient alignment, ℓ2 + cosine (Joo et al., arXiv 2211.15900)."""
 
 import jax
 

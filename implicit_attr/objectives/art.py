@@ -1,18 +1,12 @@
-"""What does it cost to turn the map of the label towards the image itself?"""
+"""ART, attributional robustness training (Singh et al., arXiv 1911.13073)."""
 
 import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.similarity import top_mask
 from implicit_attr.types import ApplyFn, Array, LossFn
 

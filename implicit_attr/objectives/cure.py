@@ -1,4 +1,4 @@
-"""What does it cost to flatten the loss along the sign of its gradient?"""
+"""CURE, curvature regularisation (Moosavi-Dezfooli et al., 1811.09716)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What does it cost to penalise the input gradient directly?"""
+"""Input-gradient penalties, double backpropagation (arXiv 1711.09404)."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""What does it cost to penalise the whole input Hessian?"""
+"""Input-Hessian penalty, ‖H‖_F² (Dombrowski et al., arXiv 2012.10425)."""
 
 import jax
 import jax.numpy as jnp

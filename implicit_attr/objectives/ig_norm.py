@@ -1,4 +1,4 @@
-"""What does it cost to keep the attribution of the loss's change small?
+"""RAR, IG-NORM and IG-SUM-NORM (Chen et al., arXiv 1905.09957).
 
 RAR of Chen et al. (arXiv 1905.09957). The map is that of integrated gradients
 of the *loss* from x to x', so its entries sum to l(x') - l(x) and its ℓ1 norm
@@ -10,15 +10,9 @@ import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.objectives.path import mean_gradient
 from implicit_attr.types import ApplyFn, Array, LossFn, Params
 

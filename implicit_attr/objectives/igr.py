@@ -1,18 +1,12 @@
-"""What does it cost to keep the map's direction under attack on the label?"""
+"""IGR, integrated-gradient regularisation (Wang & Kong, arXiv 2205.07279)."""
 
 import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.objectives.path import mean_gradient
 from implicit_attr.objectives.trades import divergence
 from implicit_attr.types import ApplyFn, LossFn

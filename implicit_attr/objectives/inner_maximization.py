@@ -1,4 +1,4 @@
-"""Which image near x is the worst one to be trained on?
+"""Inner maximisation: projected ascent to the worst image near x.
 
 The walk of every inner maximisation: the steps, balls and starts of `attacks`,
 without the search for the best image that an attack on a finished network

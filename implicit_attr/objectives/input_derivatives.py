@@ -1,4 +1,4 @@
-"""How do the loss and the logits change with the image while one trains?
+"""Derivatives of loss and logits in the image, while one trains.
 
 A `Field` is a network and its labels seen as a function of the image alone:
 x [B, ...] -> (value [B], rest). Examples must not see each other (no batch

@@ -1,19 +1,13 @@
-"""What does it cost to keep the loss near its tangent in a whole ball?"""
+"""LLR, local linearity regularisation (Qin et al., arXiv 1907.02610)."""
 
 import jax
 import jax.numpy as jnp
 
 from implicit_attr.curvature.inputs import sum_pixels
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, LossFn
 
 

@@ -1,4 +1,4 @@
-"""What is the mean gradient along a line, cheaply enough to train on it?"""
+"""The mean gradient along a line, cheap enough to train on."""
 
 from collections.abc import Callable
 

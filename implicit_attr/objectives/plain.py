@@ -1,4 +1,4 @@
-"""What does plain training minimise? The loss, and nothing beside it."""
+"""Plain training: the loss, and nothing beside it."""
 
 from implicit_attr.losses import Loss
 from implicit_attr.types import ApplyFn, LossFn

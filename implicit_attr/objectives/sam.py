@@ -1,4 +1,4 @@
-"""What does flatness in the weights do, where others flatten in the image?"""
+"""SAM, sharpness-aware minimisation (Foret et al., arXiv 2010.01412)."""
 
 import jax
 import jax.numpy as jnp

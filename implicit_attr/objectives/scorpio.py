@@ -1,4 +1,4 @@
-"""What does the worst case of a quadratic model of the loss cost?"""
+"""SCORPIO, a second-order worst case (Tsiligkaridis, Roberts, 2009.04923)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Has a network any second derivatives in its image?"""
+"""Whether a network has second derivatives in its image."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What does it cost to lower the largest curvature that a softmax brings?"""
+"""SSR, the largest curvature that a softmax brings (arXiv 2006.06643)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,18 +1,12 @@
-"""What does it cost to keep the whole prediction fixed in a ball?"""
+"""TRADES, the prediction kept fixed in a ball (arXiv 1901.08573)."""
 
 import jax
 import jax.numpy as jnp
 
 from implicit_attr.losses import Loss
-from implicit_attr.objectives import (
-  inner_maximization as inner,
-)
-from implicit_attr.objectives import (
-  input_derivatives as derivatives,
-)
-from implicit_attr.objectives import (
-  validation,
-)
+from implicit_attr.objectives import inner_maximization as inner
+from implicit_attr.objectives import input_derivatives as derivatives
+from implicit_attr.objectives import validation
 from implicit_attr.types import ApplyFn, Array, LossFn
 
 

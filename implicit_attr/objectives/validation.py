@@ -1,4 +1,4 @@
-"""Can a network be trained with these weights, radii and names?
+"""Checks of an objective's weight, radii and names.
 
 The fields are those of the config: `objective.weight`, `objective.options.*`.
 Numbers that are traced (a weight or a radius that a sweep maps over) are taken
