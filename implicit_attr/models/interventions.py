@@ -27,9 +27,7 @@ def swap_kernel(module: nn.Module, attention: str) -> nn.Module:
   return _attentive(module).clone(attention=attention)
 
 
-def without_normalizer(
-  module: nn.Module, normalize: str = 'none'
-) -> nn.Module:
+def without_normalizer(module: nn.Module, normalize: str = 'none') -> nn.Module:
   """`module` with phi(q) phi(k) itself as weight, for the same parameters.
 
   With `normalize` 'n' or 'nm' it is divided by a constant, L or L M, which
