@@ -1,3 +1,3 @@
-"""implicit_attr: which training dynamics make explanations robust?"""
+"""implicit_attr: training dynamics and the robustness of explanations."""
 
 __version__ = '0.1.0'

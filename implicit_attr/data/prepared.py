@@ -39,21 +39,21 @@ def find(name: str, data_dir: pathlib.Path | None) -> pathlib.Path:
     InputError: no such set is prepared; names those that are.
   """
   searched = roots(data_dir)
-  found = _prepared(searched)
+  sets = _prepared(searched)
   base, _, version = name.partition(':')
-  configs = [n for n in found if n.startswith(f'{base}/')]
-  if base not in found and len(configs) == 1:
+  configs = [n for n in sets if n.startswith(f'{base}/')]
+  if base not in sets and len(configs) == 1:
     base = configs[0]
-  if base not in found:
+  if base not in sets:
     try:
-      errors.choose('data.name', name, {'digits', 'planted', *found})
+      errors.choose('data.name', name, {'digits', 'planted', *sets})
     except errors.InputError as error:
       raise errors.InputError(
         f'{error}; prepared sets were looked for in '
         f'{", ".join(map(str, searched))}; to prepare one that TensorFlow '
         f'Datasets knows: tfds build {base} --file_format=array_record'
       ) from None
-  versions = found[base]
+  versions = sets[base]
   if version:
     errors.choose('data.name', name, {f'{base}:{v}' for v in versions})
     return versions[version]
@@ -63,15 +63,15 @@ def find(name: str, data_dir: pathlib.Path | None) -> pathlib.Path:
 
 def _prepared(searched: list[pathlib.Path]) -> dict[str, dict]:
   """{name or name/config: {version: folder}}; earlier roots come first."""
-  found: dict[str, dict[str, pathlib.Path]] = {}
+  sets: dict[str, dict[str, pathlib.Path]] = {}
   for root in searched:
     for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json'):
       for info in sorted(root.glob(pattern)):
         folder = info.parent
         if _VERSION.fullmatch(folder.name):
           name = folder.parent.relative_to(root).as_posix()
-          found.setdefault(name, {}).setdefault(folder.name, folder)
-  return found
+          sets.setdefault(name, {}).setdefault(folder.name, folder)
+  return sets
 
 
 def planted(

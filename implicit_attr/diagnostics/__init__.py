@@ -1,4 +1,4 @@
-"""What does adversarial robustness change inside of a network?
+"""Diagnostics of what adversarial robustness changes inside of a network.
 
 The quantities of Wen, Li & Jia (arXiv 2011.07478): margins, confidences and
 gaps, singular values of every layer, features under perturbation; and of Kim,

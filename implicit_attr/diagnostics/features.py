@@ -1,4 +1,4 @@
-"""How far does each layer move when the image moves a little?"""
+"""Layer-wise change of features under perturbation (arXiv 2011.07478)."""
 
 from typing import NamedTuple
 

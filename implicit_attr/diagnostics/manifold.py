@@ -1,4 +1,4 @@
-"""How far is an image from the data, and does a gradient look like an image?"""
+"""Images and gradients against the data (Kim et al., arXiv 1903.11626)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which singular values has a layer, seen as a linear map of its input?
+"""Singular values of layers as linear maps of their input (arXiv 2011.07478).
 
 A convolution is a matrix from all pixels and channels to all pixels and
 channels. With circular padding it is block diagonal in the Fourier basis and

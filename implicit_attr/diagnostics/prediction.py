@@ -1,4 +1,4 @@
-"""How sure is a network, how far from an error, and how much is memory?"""
+"""Margins, confidences, generalisation gaps (Wen et al., arXiv 2011.07478)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What is measured while a network trains, and never changes the training?
+"""Probes: what is measured while a network trains, without changing it.
 
 A probe sees the parameters before the update of its step, in evaluation mode,
 on a fixed set of examples. It returns a flat dict: scalars go to

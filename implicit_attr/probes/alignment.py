@@ -1,4 +1,4 @@
-"""Does parameter curvature bound input curvature here, and how loosely?"""
+"""Alignment of input and parameter curvature through the first layer."""
 
 import jax
 import jax.numpy as jnp

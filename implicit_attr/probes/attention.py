@@ -1,4 +1,4 @@
-"""Is attention near uniform, saturated or coupled, in each layer and head?
+"""Attention diagnostics for each layer and head: uniform, saturated or coupled.
 
 The three readings of why softmax may keep gains from attention maps: bounded
 logits force the entropy up and the gaps down ('entropy' at its 'floor', 'gap'
@@ -48,8 +48,8 @@ def attention_diagnostics(
       1 … L - 1.
   """
   errors.choose('readout', readout, attribution.READOUTS)
-  found = _found(jax.eval_shape(apply_fn, params, x)[1])
-  size = found['attention'][0].shape[-1]
+  shapes = _shapes_of(jax.eval_shape(apply_fn, params, x)[1])
+  size = shapes['attention'][0].shape[-1]
   count = max(1, round(k * size)) if isinstance(k, float) else k
   errors.number('k', count, 1, size - 1, integer=True)
   out = apply_fn(params, x)[1]
@@ -75,7 +75,7 @@ def rank_radius(
     InputError: a network without attention or without 'scores'.
   """
   errors.choose('readout', readout, attribution.READOUTS)
-  _found(jax.eval_shape(apply_fn, params, x)[1], 'scores')
+  _shapes_of(jax.eval_shape(apply_fn, params, x)[1], 'scores')
 
   def gaps(x: Array) -> Array:
     scores = jnp.stack(apply_fn(params, x)[1]['scores'])  # [n, B, H, L, L]
@@ -83,15 +83,15 @@ def rank_radius(
     top = jax.lax.top_k(read, k + 1)[0]
     return (top[..., k - 1] - top[..., k]).swapaxes(1, 2)  # [n, H, B]
 
-  found, back = jax.vjp(gaps, x)
-  n, heads, b = found.shape
+  values, back = jax.vjp(gaps, x)
+  n, heads, b = values.shape
   basis = np.eye(n * heads).reshape(-1, n, heads, 1)
-  ones = jnp.asarray(np.repeat(basis, b, -1), found.dtype)
+  ones = jnp.asarray(np.repeat(basis, b, -1), values.dtype)
   # One after the other: side by side they would need n H times the memory.
   gradients = jax.lax.map(lambda one: back(one)[0], ones)
   norms = jnp.linalg.norm(gradients.reshape(n, heads, b, -1), axis=-1)
   some = norms > 0
-  return jnp.where(some, found / jnp.where(some, norms, 1), 0)
+  return jnp.where(some, values / jnp.where(some, norms, 1), 0)
 
 
 def _of_weights(a: Array, k: int) -> dict[str, Array]:
@@ -109,11 +109,11 @@ def _of_weights(a: Array, k: int) -> dict[str, Array]:
     'gap': rows.top_gap(a, k),
     'gap_cap': rows.gap_cap(a, k),
   }
-  found = {name: value.mean((0, 2)) for name, value in measured.items()}
-  return found | {'row_sum_variation': rows.sum_variation(a).mean(0)}
+  means = {name: value.mean((0, 2)) for name, value in measured.items()}
+  return means | {'row_sum_variation': rows.sum_variation(a).mean(0)}
 
 
-def _found(out: Any, name: str = 'attention') -> dict:
+def _shapes_of(out: Any, name: str = 'attention') -> dict:
   ok = isinstance(out, dict) and bool(out.get(name))
   errors.require(
     'apply_fn', 'a network', ok,

@@ -1,4 +1,4 @@
-"""How near to uniform, how saturated, how decided is a row of weights?
+"""Rows of attention weights: entropy, spread, saturation, gaps, their bounds.
 
 `p` are rows of weights over L tokens, [..., L], non-negative; each is divided
 by its sum first, so that rows without a normaliser can be read too (a row of

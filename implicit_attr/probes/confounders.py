@@ -1,4 +1,4 @@
-"""What else moves when curvature moves, and could be the real cause?"""
+"""Confounders of curvature: logit scale, margin, norm of the first layer."""
 
 import jax.numpy as jnp
 

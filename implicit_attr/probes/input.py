@@ -1,4 +1,4 @@
-"""How curved is the network in its input, for each example, here and now?"""
+"""Input curvature of logit and loss for each example, and gradient norms."""
 
 from collections.abc import Callable
 
@@ -87,12 +87,12 @@ def input_curvature(
   )
   ratio = curvature.normalized_curvature(pairs.values, gradients)
   norms = curvature.gradient_norms(gradients)
-  found = {}
+  measured = {}
   for name, part in (('input', slice(n)), ('input_loss', slice(n, None))):
-    found |= {
+    measured |= {
       f'{name}/grad_norm': norms[part],
       f'{name}/lambda_max': jnp.abs(pairs.values[part]),
       f'{name}/lambda_signed': pairs.values[part],
       f'{name}/normalized_curvature': ratio[part],
     }
-  return found, lambda v: mvp(jnp.concatenate([v, v]))[n:]
+  return measured, lambda v: mvp(jnp.concatenate([v, v]))[n:]

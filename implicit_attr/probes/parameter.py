@@ -1,4 +1,4 @@
-"""How curved is the loss in the parameters, here and now?"""
+"""Parameter curvature of the loss: λ_max, trace and batch sharpness."""
 
 import jax
 import jax.numpy as jnp

@@ -95,13 +95,13 @@ class Checkpoints:
       InputError: it is whole and belongs to another network or precision.
     """
     where = f'checkpoint {str(self.folder / str(step))!r}'
-    found = self._read(step, 'meta', ocp.args.JsonRestore())
-    stated = found.pop('seal', None) if isinstance(found, dict) else None
-    if stated is None or stated != _seal(found):
+    saved = self._read(step, 'meta', ocp.args.JsonRestore())
+    stated = saved.pop('seal', None) if isinstance(saved, dict) else None
+    if stated is None or stated != _seal(saved):
       raise Damaged(f'{where} is damaged: its description does not add up')
     wanted = _leaves(like)
-    for name in sorted({*wanted, *found['leaves']}):
-      here, there = wanted.get(name), found['leaves'].get(name)
+    for name in sorted({*wanted, *saved['leaves']}):
+      here, there = wanted.get(name), saved['leaves'].get(name)
       if here != there:
         raise errors.InputError(
           f'{where} does not fit this config: it holds {name} as '
@@ -109,11 +109,11 @@ class Checkpoints:
         )
     args = ocp.args.StandardRestore(jax.device_get(like))
     state = self._read(step, 'state', args)
-    if fingerprint(state) != found['hash']:
+    if fingerprint(state) != saved['hash']:
       raise Damaged(
         f'{where} is damaged: its numbers are not those that were saved'
       )
-    return state, found['meta']
+    return state, saved['meta']
 
   def newest(self, like: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
     """The newest whole (step, state, meta); None if there is none at all.
@@ -129,7 +129,7 @@ class Checkpoints:
     damaged = []
     for step in reversed(self.steps()):
       try:
-        found = self.restore(step, like)
+        saved = self.restore(step, like)
       except Damaged as e:
         damaged.append((step, e))
         continue
@@ -142,7 +142,7 @@ class Checkpoints:
       if damaged:
         ocp.multihost.sync_global_processes('damaged checkpoints put aside')
         self._manager.reload()
-      return step, *found
+      return step, *saved
     if damaged:
       raise damaged[0][1]
     return None

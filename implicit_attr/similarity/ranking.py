@@ -1,4 +1,4 @@
-"""Kendall's τ-b (1945) and Spearman's ρ: do two maps order pixels alike?
+"""Rank correlations of maps: Kendall's τ-b (1945) and Spearman's ρ.
 
 τ counts inversions in n log n operations, after Knight (J. Am. Stat. Assoc.
 61, 1966), with a radix partition in place of his merge sort.

@@ -1,4 +1,4 @@
-"""Does the theory hold? Every statement as a check with both sides and slack.
+"""Theory: every statement as a check with both sides and their slack.
 
 print(theory.run(None))                      # all checks, as a table
 theory.CHECKS['topk_gap'].run(key)           # one, as a CheckResult

@@ -1,4 +1,4 @@
-"""Within which radius can no attack change the top-k set of a map?
+"""Certified radii within which no attack changes the top-k set of a map.
 
 A certificate is a proof, not a measurement: inside of it the set of the k
 largest |φ_i| stays what it is, whatever the attack. It holds the class fixed;
@@ -122,8 +122,8 @@ def smoothed_radius(
   # Entries lie in [-1, 1]: P(|mean - E| >= t) <= 2 exp(-samples t² / 2).
   error = math.sqrt(2 * math.log(2 * phi.shape[1] / alpha) / samples)
   constant = math.sqrt(2) * math.sqrt(2 / math.pi) / sigma
-  found = pair_radius(phi, k, lambda *_: constant, spare=2 * error)
-  return Smoothed(found, phi, error)
+  radius = pair_radius(phi, k, lambda *_: constant, spare=2 * error)
+  return Smoothed(radius, phi, error)
 
 
 def empirical_radius(
@@ -172,7 +172,7 @@ def pair_radius(
   constant(b, i, j, sign): how fast φ_i + sign φ_j can change; i and b are
   numbers, j an array of those outside of the set.
   """
-  inside, found = top_set(phi, k), np.zeros(len(phi))
+  inside, radii = top_set(phi, k), np.zeros(len(phi))
   for b, row in enumerate(phi):
     outside = np.setdiff1d(np.arange(len(row)), inside[b])
     nearest = np.inf
@@ -184,8 +184,8 @@ def pair_radius(
         still = np.where(gap > 0, np.inf, 0.0)
         moving = gap / np.where(speed > 0, speed, 1)
         nearest = min(nearest, np.where(speed > 0, moving, still).min())
-    found[b] = max(nearest, 0.0)
-  return found
+    radii[b] = max(nearest, 0.0)
+  return radii
 
 
 def checked(phi: np.ndarray, k: int, norm: str) -> np.ndarray:

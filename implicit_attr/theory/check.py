@@ -1,4 +1,4 @@
-"""When does a statement of the theory hold, and by how much?
+"""Checks: both sides of a statement over random draws, and their slack.
 
 A check computes both sides of one statement over many random draws, in
 float64 on the CPU, and the worst draw decides. What a draw is, the check says
@@ -112,9 +112,9 @@ def judge(
 
 def named(*checks: Check) -> dict[str, Check]:
   """name -> check; a name that comes twice is a mistake in this package."""
-  found = {check.name: check for check in checks}
-  assert len(found) == len(checks)
-  return found
+  by_name = {check.name: check for check in checks}
+  assert len(by_name) == len(checks)
+  return by_name
 
 
 def columns(*sides: np.ndarray) -> np.ndarray:

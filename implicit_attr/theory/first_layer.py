@@ -1,4 +1,4 @@
-"""Does curvature in the parameters bound curvature in the input?
+"""First-layer bounds of input curvature by parameter curvature.
 
 Through the first layer z = W1 x + b1 and nothing else. δ = ∇_z loss and
 H_z = ∇²_z loss; every norm without a mark is spectral, λ the largest
@@ -51,68 +51,68 @@ def bias_bound(w: np.ndarray, value: np.ndarray):
 
 
 def _gradients(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  w, x, delta = first_kernel(drawn), drawn.x, found.grad_z
+  drawn, facts = nets.facts(rng)
+  w, x, delta = first_kernel(drawn), drawn.x, facts.grad_z
   through = np.einsum('...hd,...h->...d', w, delta)
   return (
-    columns(found.grad[..., W1], found.grad[..., B1], found.grad_x),
+    columns(facts.grad[..., W1], facts.grad[..., B1], facts.grad_x),
     columns(outer(delta, x), delta, through),
   )
 
 
 def _hessians(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  w, h_z = first_kernel(drawn), found.hess_z
+  drawn, facts = nets.facts(rng)
+  w, h_z = first_kernel(drawn), facts.hess_z
   kernel = np.einsum('...ab,...i,...j->...aibj', h_z, drawn.x, drawn.x)
   return (
     columns(
-      found.hess[..., W1, W1], found.hess[..., B1, B1], found.hess_x
+      facts.hess[..., W1, W1], facts.hess[..., B1, B1], facts.hess_x
     ),
     columns(kernel, h_z, w.mT @ h_z @ w),
   )  # fmt: skip
 
 
 def _gradient_bounds(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  w, length = first_kernel(drawn), np.linalg.norm(found.grad_x, axis=-1)
-  norms = [np.linalg.norm(found.grad[..., b], axis=-1) for b in (W1, B1)]
+  drawn, facts = nets.facts(rng)
+  w, length = first_kernel(drawn), np.linalg.norm(facts.grad_x, axis=-1)
+  norms = [np.linalg.norm(facts.grad[..., b], axis=-1) for b in (W1, B1)]
   by_kernel = gradient_bound(w, drawn.x, norms[0])
   return columns(length, length), columns(by_kernel, spectral(w) * norms[1])
 
 
 def _hessian_bounds(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
+  drawn, facts = nets.facts(rng)
   w, x = first_kernel(drawn), drawn.x
-  kernel = found.hess[..., W1, W1]
-  size = spectral(found.hess_x)
+  kernel = facts.hess[..., W1, W1]
+  size = spectral(facts.hess_x)
   return (
-    columns(size, frobenius(found.hess_x), size),
+    columns(size, frobenius(facts.hess_x), size),
     columns(
       hessian_bound(w, x, spectral(kernel)),
       hessian_bound(w, x, frobenius(kernel)),
-      bias_bound(w, spectral(found.hess[..., B1, B1])),
+      bias_bound(w, spectral(facts.hess[..., B1, B1])),
     ),
   )
 
 
 def _mean_identity(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
+  drawn, facts = nets.facts(rng)
   w = first_kernel(drawn)[:, 0]
-  block = found.hess.mean(1)[:, B1, B1]
-  return columns(found.hess_x.mean(1)), columns(w.mT @ block @ w)
+  block = facts.hess.mean(1)[:, B1, B1]
+  return columns(facts.hess_x.mean(1)), columns(w.mT @ block @ w)
 
 
 def _mean_bound(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  w, whole = first_kernel(drawn)[:, 0], found.hess.mean(1)
+  drawn, facts = nets.facts(rng)
+  w, whole = first_kernel(drawn)[:, 0], facts.hess.mean(1)
   near = bias_bound(w, top_of(whole[:, B1, B1]))
   far = bias_bound(w, top_of(whole))
-  return columns(top_of(found.hess_x.mean(1)), near), columns(near, far)
+  return columns(top_of(facts.hess_x.mean(1)), near), columns(near, far)
 
 
 def _interlacing(rng: np.random.Generator) -> Pair:
-  _, found = nets.facts(rng)
-  whole = found.hess.mean(1)
+  _, facts = nets.facts(rng)
+  whole = facts.hess.mean(1)
   top, n = top_of(whole), W1.stop
   blocks = [top_of(whole[:, s, s]) for s in (B1, W1, slice(n), slice(n, None))]
   return columns(*blocks), columns(*[top] * len(blocks))

@@ -1,4 +1,4 @@
-"""Which changes of an attention map can no scale of its logits bring about?
+"""Invariances of attention maps under the scale of their logits.
 
 p = softmax(c z) as c goes from flat to saturated: ranks and relative changes
 stay, raw similarity and loss curvature move. Notation as in `softmax`.
@@ -49,11 +49,11 @@ def _aitchison(rng: np.random.Generator) -> Pair:
   centre = lambda a: a - a.mean(-1, keepdims=True)
   length = lambda a: np.linalg.norm(a, axis=-1)
   wanted = length(centre(moved - z)) / length(centre(z))
-  found = []
+  changes = []
   for c in SCALES:
     a, b = (centred_log(nets.softmax(c * y)) for y in (z, moved))
-    found.append(length(b - a) / length(a))
-  return columns(*found), columns(*[wanted] * len(SCALES))
+    changes.append(length(b - a) / length(a))
+  return columns(*changes), columns(*[wanted] * len(SCALES))
 
 
 def _cosine(rng: np.random.Generator) -> Pair:

@@ -1,4 +1,4 @@
-"""What do attention kernels without a softmax gain, and what do they not?
+"""Kernel attention: what rows without a softmax gain, and what they do not.
 
 a_j = k(q, k_j) for one query q and T keys; the features are written out here
 again, apart from those that networks use. Which kernel the paper uses is not
@@ -103,15 +103,15 @@ SMALL = 1e-3
 def _flat_limit(rng: np.random.Generator) -> Pair:
   """log2 of how the error of the linear, query-free limit shrinks."""
   q, k = _tokens(rng)
-  found = []
+  orders = []
   for name, value, slope in (('elu1', 1.0, 1.0), ('sigmoid', 0.5, 0.25)):
     sizes = []
     for tau in (SMALL, SMALL / 2):
       row = np.asarray(weights(name, tau * q, tau * k))
       linear = flat_row(value, slope, tau * q, tau * k)
       sizes.append(np.linalg.norm(row - linear, axis=-1))
-    found.append(np.log2(sizes[0] / sizes[1]))
-  return columns(*found), np.full((DRAWS, 2), 2.0)
+    orders.append(np.log2(sizes[0] / sizes[1]))
+  return columns(*orders), np.full((DRAWS, 2), 2.0)
 
 
 def flat_row(

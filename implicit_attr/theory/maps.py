@@ -1,4 +1,4 @@
-"""How far can a map move when the input moves, and which ranks must stay?
+"""Maps under a moving input: how far a map can move, which ranks must stay.
 
 g = ∇_x f_c of one logit, H its Hessian, ‖·‖ of vectors ℓ2, x' = x + d. The
 largest ‖H‖ on a segment is that at its Gauss–Legendre nodes: the change of g

@@ -1,4 +1,4 @@
-"""Within which radius can no attack change the top-k set of an MLP's gradient?
+"""Certified radius of the top-k set of an MLP's gradient map.
 
 The curvature of the network is bounded by norms of its layers, once and for
 all inputs. Other certificates are in `certificates`.

@@ -1,4 +1,4 @@
-"""Do the statements hold on a network that was trained, and how tightly?
+"""Statements of the theory on a trained network, and how tightly they hold.
 
 The inequalities that a network has to obey whatever it is, and those that its
 first layer earns it. Run in the precision of its parameters; the tolerance is
@@ -57,7 +57,7 @@ def run_on(
 
   Args:
     apply_fn: twice differentiable for the Hessians to say anything.
-    params: a tree; the first layer is found by its name.
+    params: a tree; the first layer is known by its name.
     x: [B, ...] in pixel units; at most 1024 pixels. Costs a dense Hessian an
       example, so take a few.
     y: [B] int.
@@ -70,12 +70,12 @@ def run_on(
   pixels = int(np.prod(x.shape[1:]))
   errors.number('pixels', pixels, 1, LARGEST, integer=True)
   with numerics.exact():
-    found, attention = jax.device_get(
+    measured, attention = jax.device_get(
       jax.jit(_measure, static_argnums=0)(apply_fn, params, x, y)
     )
   # Sums of a few hundred products that cancel.
   tol = 1e4 * float(jnp.finfo(x.dtype).eps)
-  rows = [*_of_any(found), *_of_first(params, found, scale)]
+  rows = [*_of_any(measured), *_of_first(params, measured, scale)]
   rows += _of_rows(attention)
   judged = [
     (check, judge(lhs, rhs, check.relation, tol)) for check, lhs, rhs in rows
@@ -112,7 +112,7 @@ def _measure(apply_fn, params, x, y):
   along = jax.lax.map(
     lambda t: dense(logit, flat + t * d), jnp.asarray(steps, flat.dtype)
   )
-  found = {
+  measured = {
     'x': flat, 'd': d, 'logits': f, 'shares': jnp.asarray(shares),
     'jac': jnp.stack([row(flat) for row in rows], 1),
     'hess': dense(lambda z: losses(params, z), flat),
@@ -122,8 +122,8 @@ def _measure(apply_fn, params, x, y):
     'grad': slope(lambda z: losses(params, z))(flat),
   }  # fmt: skip
   if _dense_first(params, size):
-    found |= _of_bias(lambda p: losses(p, flat), params)
-  return found, out.get('attention', ())
+    measured |= _of_bias(lambda p: losses(p, flat), params)
+  return measured, out.get('attention', ())
 
 
 def _dense_first(params: Params, pixels: int) -> bool:
@@ -153,14 +153,14 @@ def _of_bias(losses: Callable[[Params], Array], params: Params) -> dict:
 Side = tuple[Check, np.ndarray, np.ndarray]
 
 
-def _of_any(found: dict[str, np.ndarray]) -> list[Side]:
-  x, d, g, moved = (found[name] for name in ('x', 'd', 'g', 'moved'))
-  split = gauss_newton(found['jac'], found['logits']) + found['bent']
+def _of_any(measured: dict[str, np.ndarray]) -> list[Side]:
+  x, d, g, moved = (measured[name] for name in ('x', 'd', 'g', 'moved'))
+  split = gauss_newton(measured['jac'], measured['logits']) + measured['bent']
   # p is off by the precision, so errors are relative to ‖J‖² and not to what
   # is left of it where the network is sure.
-  size = spectral(found['jac']) ** 2
-  curvatures = spectral(found['along'])
-  top, mean = curvatures.max(1), curvatures @ found['shares']
+  size = spectral(measured['jac']) ** 2
+  curvatures = spectral(measured['along'])
+  top, mean = curvatures.max(1), curvatures @ measured['shares']
   change = np.linalg.norm(moved - g, axis=1)
   phi, after = np.abs(g), np.abs(moved)
   k = max(1, phi.shape[1] // 10)
@@ -169,7 +169,7 @@ def _of_any(found: dict[str, np.ndarray]) -> list[Side]:
   gap = np.where(lost, ordered[:, k - 1] - ordered[:, k], 0)
   product = np.linalg.norm((x + d) * moved - x * g, axis=1)
   return [
-    _side('input_hessian_split', columns(found['hess'], size),
+    _side('input_hessian_split', columns(measured['hess'], size),
           columns(split, size)),
     _side('gradient_lipschitz', change, maps.gradient_bound(mean, d)),
     _side(
@@ -181,19 +181,19 @@ def _of_any(found: dict[str, np.ndarray]) -> list[Side]:
 
 
 def _of_first(
-  params: Params, found: dict[str, np.ndarray], scale: float
+  params: Params, measured: dict[str, np.ndarray], scale: float
 ) -> list[Side]:
-  if 'block' not in found:
+  if 'block' not in measured:
     return []
   w = scale * np.asarray(params['first']['kernel']).T
-  near = bias_bound(w, top_of(found['block']))
-  far = bias_bound(w, found['top'])
-  mean = top_of(found['hess'].mean(0))
-  size = np.linalg.norm(found['grad'], axis=1)
-  slope = spectral(w) * np.linalg.norm(found['each'], axis=1)
-  through = found['each'] @ w
+  near = bias_bound(w, top_of(measured['block']))
+  far = bias_bound(w, measured['top'])
+  mean = top_of(measured['hess'].mean(0))
+  size = np.linalg.norm(measured['grad'], axis=1)
+  slope = spectral(w) * np.linalg.norm(measured['each'], axis=1)
+  through = measured['each'] @ w
   return [
-    _side('first_layer_gradient', found['grad'], through),
+    _side('first_layer_gradient', measured['grad'], through),
     _side('input_gradient_bound', size, slope),
     _side('mean_hessian_bound', np.array([mean, near]), np.array([near, far])),
   ]

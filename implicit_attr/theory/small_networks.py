@@ -1,4 +1,4 @@
-"""Which networks are small enough to know everything about them?
+"""Small networks on which every second derivative is dense and exact.
 
 Pure functions of one example x [d], a few dozen parameters, drawn at random:
 dense second derivatives are exact and cheap, and no claim rests on training.

@@ -1,4 +1,4 @@
-"""What does normalising attention with a softmax fix once and for all?
+"""Softmax attention: what normalising rows fixes of entropy, spread and gaps.
 
 p = softmax(z) over T tokens, J = diag p - p pᵀ, H its entropy in nats,
 δ = log T - H, p_(1) >= p_(2) >= …, Δ = max z - min z, and a gap at k is

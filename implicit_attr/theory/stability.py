@@ -1,4 +1,4 @@
-"""Which curvature can gradient descent live with, and where does it settle?
+"""Stability of gradient descent: curvature thresholds, the edge of stability.
 
 On quadratics the thresholds are exact; the run at the edge of stability is an
 observation with a tolerance, and says so.

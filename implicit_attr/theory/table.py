@@ -1,4 +1,4 @@
-"""Which statements hold here, how tightly, and where do they come from?"""
+"""The table of all checks: which hold, how tightly, where they come from."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""What do traces, single logits and the kind of loss say of input curvature?
+"""Transfer of parameter to input curvature by traces, logits and kinds of loss.
 
 P parameters θ, n examples, K logits f; G the Gauss–Newton part of a Hessian.
 """
@@ -37,10 +37,10 @@ def trace_bound(w: np.ndarray, x: np.ndarray, trace: np.ndarray) -> np.ndarray:
 
 
 def _traces(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
+  drawn, facts = nets.facts(rng)
   w = first_kernel(drawn)[:, 0]
-  of_x = trace_of(gauss_newton(found.jac_x, found.logits)).mean(1)
-  g = gauss_newton(found.jac, found.logits).mean(1)
+  of_x = trace_of(gauss_newton(facts.jac_x, facts.logits)).mean(1)
+  g = gauss_newton(facts.jac, facts.logits).mean(1)
   near = trace_bound(w, drawn.x, trace_of(g[:, W1, W1]))
   return columns(of_x, near), columns(
     near, trace_bound(w, drawn.x, trace_of(g))
@@ -48,30 +48,30 @@ def _traces(rng: np.random.Generator) -> Pair:
 
 
 def _worst_example(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
+  drawn, facts = nets.facts(rng)
   w, n = first_kernel(drawn)[:, 0], nets.EXAMPLES
-  of_x = spectral(gauss_newton(found.jac_x, found.logits)).max(1)
-  g = gauss_newton(found.jac, found.logits).mean(1)
+  of_x = spectral(gauss_newton(facts.jac_x, facts.logits)).max(1)
+  g = gauss_newton(facts.jac, facts.logits).mean(1)
   return of_x, n * trace_bound(w, drawn.x, top_of(g))
 
 
 def _input_split(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  error = nets.softmax(found.logits) - np.eye(nets.CLASSES)[drawn.y]
-  rest = np.einsum('...k,...kij->...ij', error, found.logit_hess_x)
-  whole = gauss_newton(found.jac_x, found.logits) + rest
-  return columns(found.hess_x), columns(whole)
+  drawn, facts = nets.facts(rng)
+  error = nets.softmax(facts.logits) - np.eye(nets.CLASSES)[drawn.y]
+  rest = np.einsum('...k,...kij->...ij', error, facts.logit_hess_x)
+  whole = gauss_newton(facts.jac_x, facts.logits) + rest
+  return columns(facts.hess_x), columns(whole)
 
 
 def _transfer(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
+  drawn, facts = nets.facts(rng)
   inputs, slopes = jax.device_get(_layers(drawn.layers, drawn.x))
   total = 0.0
   for layer, h, slope in zip(drawn.layers, inputs, slopes, strict=True):
     norm = spectral(np.asarray(layer['kernel']))[:, None] * spectral(slope)
     total = total + (1 + np.sum(h**2, -1)) / norm**2
-  left = np.sum(found.jac_x**2, -1) * total[..., None]
-  return columns(left), columns(np.sum(found.jac**2, -1))
+  left = np.sum(facts.jac_x**2, -1) * total[..., None]
+  return columns(left), columns(np.sum(facts.jac**2, -1))
 
 
 @jax.jit
@@ -84,15 +84,15 @@ def _layers(layers: nets.Layers, x: Array) -> tuple[list, list]:
 
 
 def _interpolating(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  hessian = jax.device_get(_squared(drawn.layers, drawn.x, found.logits))
-  return trace_of(hessian), np.sum(found.jac**2, (-2, -1)).mean(1)
+  drawn, facts = nets.facts(rng)
+  hessian = jax.device_get(_squared(drawn.layers, drawn.x, facts.logits))
+  return trace_of(hessian), np.sum(facts.jac**2, (-2, -1)).mean(1)
 
 
 def _interpolating_bound(rng: np.random.Generator) -> Pair:
-  drawn, found = nets.facts(rng)
-  hessian = jax.device_get(_squared(drawn.layers, drawn.x, found.logits))
-  left = np.sum(found.jac_x**2, (-2, -1)).mean(1)
+  drawn, facts = nets.facts(rng)
+  hessian = jax.device_get(_squared(drawn.layers, drawn.x, facts.logits))
+  left = np.sum(facts.jac_x**2, (-2, -1)).mean(1)
   w = first_kernel(drawn)[:, 0]
   near = trace_bound(w, drawn.x, trace_of(hessian[:, W1, W1]))
   return columns(left, near), columns(
@@ -138,11 +138,11 @@ def _rectified(layers: nets.Layers, x: Array, y: Array):
 SCALES = (1.0, 3.0, 10.0, 30.0)
 
 
-def _scaled(found: nets.Facts, right: np.ndarray, c: float) -> np.ndarray:
+def _scaled(facts: nets.Facts, right: np.ndarray, c: float) -> np.ndarray:
   """‖H_x‖ of the loss when all logits are multiplied by c."""
-  error = nets.softmax(c * found.logits) - np.eye(nets.CLASSES)[right]
-  bent = np.einsum('...k,...kij->...ij', error, c * found.logit_hess_x)
-  return spectral(gauss_newton(c * found.jac_x, c * found.logits) + bent)
+  error = nets.softmax(c * facts.logits) - np.eye(nets.CLASSES)[right]
+  bent = np.einsum('...k,...kij->...ij', error, c * facts.logit_hess_x)
+  return spectral(gauss_newton(c * facts.jac_x, c * facts.logits) + bent)
 
 
 def saturation_bound(
@@ -159,12 +159,12 @@ def saturation_bound(
 
 def _saturating(rng: np.random.Generator) -> Pair:
   """Labels are what the network says, so every margin is positive."""
-  _, found = nets.facts(rng)
-  ordered = np.sort(found.logits, -1)
-  margin, right = ordered[..., -1] - ordered[..., -2], found.logits.argmax(-1)
-  slope, bend = spectral(found.jac_x), spectral(found.logit_hess_x).max(-1)
+  _, facts = nets.facts(rng)
+  ordered = np.sort(facts.logits, -1)
+  margin, right = ordered[..., -1] - ordered[..., -2], facts.logits.argmax(-1)
+  slope, bend = spectral(facts.jac_x), spectral(facts.logit_hess_x).max(-1)
   return (
-    columns(*[_scaled(found, right, c) for c in SCALES]),
+    columns(*[_scaled(facts, right, c) for c in SCALES]),
     columns(*[saturation_bound(c, margin, slope, bend) for c in SCALES]),
   )
 

@@ -1,4 +1,4 @@
-"""What is left of the first-layer bounds when pixels share weights?
+"""Weight sharing: what it leaves of the first-layer bounds, what mends them.
 
 Nothing, as it stands: a shared kernel's gradient is a sum over places, which
 can cancel. Learned positions are biases of single places and mend it exactly;
@@ -92,24 +92,24 @@ def _everywhere(kernel: np.ndarray) -> np.ndarray:
 
 
 def _positions(rng: np.random.Generator) -> Pair:
-  found = _facts(rng)
-  through = np.einsum('bnph,bhc->bnpc', found.grad_places, found.kernel)
-  wide = _everywhere(found.kernel)
+  facts = _facts(rng)
+  through = np.einsum('bnph,bhc->bnpc', facts.grad_places, facts.kernel)
+  wide = _everywhere(facts.kernel)
   return (
-    columns(found.grad_x, found.hess_x.mean(1)),
-    columns(through, wide.mT @ found.hess_places @ wide),
+    columns(facts.grad_x, facts.hess_x.mean(1)),
+    columns(through, wide.mT @ facts.hess_places @ wide),
   )
 
 
 def _position_bound(rng: np.random.Generator) -> Pair:
-  found = _facts(rng)
-  right = bias_bound(found.kernel, top_of(found.hess_places))
-  return top_of(found.hess_x.mean(1)), right
+  facts = _facts(rng)
+  right = bias_bound(facts.kernel, top_of(facts.hess_places))
+  return top_of(facts.hess_x.mean(1)), right
 
 
 def _offset(rng: np.random.Generator) -> Pair:
-  found = _facts(rng)
-  return columns(found.hess_offset), columns(found.hess_x.mean(1))
+  facts = _facts(rng)
+  return columns(facts.hess_offset), columns(facts.hess_x.mean(1))
 
 
 def _cancelled(rng: np.random.Generator) -> Pair:

@@ -99,9 +99,9 @@ class Tracker:
     due = lambda name: cadence.due(step, self._every[name], self._total)
     dense = active & (due('track') | (met & (self._every['track'] > 0)))
     cheap = active & due('cheap') & ~dense
-    found: list[dict[str, float]] = [{} for _ in self._workdirs]
+    rows: list[dict[str, float]] = [{} for _ in self._workdirs]
     if not (dense | cheap).any():
-      return found, memory
+      return rows, memory
     self.prepare(state, memory)
     for program in (self._parameters, self._inputs, self._attention):
       if dense.any() and program:
@@ -115,15 +115,15 @@ class Tracker:
       measured |= self._inputs(*ask(top))[1]
       if self._attention:
         measured |= self._attention(*ask(top))[1]
-      self._record(step, dense, jax.device_get(measured), found, keep=True)
+      self._record(step, dense, jax.device_get(measured), rows, keep=True)
     if cheap.any():
       memory, measured = self._cheap(
         *self._arguments(self._own(cheap), state, memory, step)
       )
-      self._record(step, cheap, jax.device_get(measured), found, keep=False)
+      self._record(step, cheap, jax.device_get(measured), rows, keep=False)
     self.seconds += time.perf_counter() - began
     self._measurements += 1
-    return found, memory
+    return rows, memory
 
   def summary(self, training: float) -> None:
     """Logs what tracking cost beside `training` seconds without it."""
@@ -159,16 +159,16 @@ class Tracker:
     return due.reshape(self._lanes.lead)
 
   def _record(
-    self, step: int, due: np.ndarray, measured: Tree, found: list, keep: bool
+    self, step: int, due: np.ndarray, measured: Tree, rows: list, keep: bool
   ) -> None:
     """The record of each lane that was due and, to `keep`, its arrays."""
     lanes = self._lanes
     rates = lanes.rates[..., min(step, self._total - 1)]
     for i in np.flatnonzero(due):
       mine = lanes.take(measured, i)
-      found[i] |= _means(mine)
+      rows[i] |= _means(mine)
       if self._edges[i]:
-        found[i]['param/edge'] = self._edges[i] / float(lanes.take(rates, i))
+        rows[i]['param/edge'] = self._edges[i] / float(lanes.take(rates, i))
       if keep:
         arrays = {name: a for name, a in mine.items() if np.ndim(a)}
         index = lanes.pick(self._index, lanes.take(lanes.values, i))
