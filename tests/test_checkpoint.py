@@ -155,7 +155,8 @@ def test_an_empty_folder_has_no_newest(tmp_path):
 FULL = """
 import resource, sys
 import numpy as np
-from implicit_attr import checkpoint, errors
+from implicit_attr import errors
+from implicit_attr.runs import checkpoint
 kept = checkpoint.Checkpoints(sys.argv[1], keep=2)
 tree = {'w': np.random.default_rng(0).random(100_000, np.float32)}
 kept.save(1, tree, {})
