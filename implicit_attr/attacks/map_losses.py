@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from implicit_attr import errors
 from implicit_attr.similarity import magnitude, mass, top_mask
 from implicit_attr.similarity.alignment import centred
-from implicit_attr.similarity.maps import floating, norms, rows
+from implicit_attr.similarity.maps import floating, norms, rows, share
 from implicit_attr.types import Array
 
 MapLoss = Callable[[Array], Array]
@@ -45,8 +45,7 @@ def _topk(a: Array, *, k: int | float, **_) -> MapLoss:
   def loss(b):
     # One division an example: its slope needs no sum over pixels.
     size = magnitude(b)
-    total = _sum(size)
-    return _sum(jnp.where(top, size, 0)) / jnp.where(total > 0, total, 1)
+    return share(_sum(jnp.where(top, size, 0)), _sum(size))
 
   return loss
 
@@ -134,8 +133,7 @@ def _diffkendall(
 
   def order(m):
     m = magnitude(m).reshape(m.shape[0], n)
-    top = jnp.max(m, -1, keepdims=True)
-    m = m / jnp.where(top > 0, top, 1)
+    m = share(m, jnp.max(m, -1, keepdims=True))
     return jnp.tanh(alpha * (m[:, first] - m[:, second]))
 
   clean = order(a)
