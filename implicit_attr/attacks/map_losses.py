@@ -64,6 +64,30 @@ def _topk_gap(a: Array, *, k: int | float, **_) -> MapLoss:
   return lambda b: _sum(sign * magnitude(b)) / total
 
 
+def _border(a: Array, *, k: int | float, **_) -> MapLoss:
+  """Σ w u on the clean top-k set less that outside, u = |b| / τ - 1.
+
+  τ is the border of the set of b, midway between its k-th and (k + 1)-th
+  largest entry, and w = exp(-|u| / 0.1): only the pixels near the border are
+  pushed, those that can cross it. τ and w are constants to gradients.
+  """
+  sign = jnp.where(top_mask(magnitude(a), k), 1, -1).astype(a.dtype)
+  pixels = tuple(range(1, sign.ndim))
+
+  def loss(b):
+    size = magnitude(b)
+    fixed = jax.lax.stop_gradient(size)
+    inside = top_mask(fixed, k)
+    low = jnp.min(fixed, pixels, keepdims=True, where=inside, initial=jnp.inf)
+    high = jnp.max(fixed, pixels, keepdims=True, where=~inside, initial=0)
+    border = low / 2 + high / 2
+    u = size / jnp.where(border > 0, border, 1) - 1
+    weight = jnp.exp(-jnp.abs(jax.lax.stop_gradient(u)) / 0.1)
+    return _sum(sign * weight * u)
+
+  return loss
+
+
 def _mass_centre(a: Array, **_) -> MapLoss:
   """Minus the squared shift of the centre of mass, in pixels squared."""
   flat = 'spatial, [B, H, W, C] or [B, H, W], for the objective mass_centre'
@@ -143,6 +167,7 @@ def _diffkendall(
 OBJECTIVES: dict[str, Callable[..., MapLoss]] = {
   'topk': _topk,
   'topk_gap': _topk_gap,
+  'border': _border,
   'mass_centre': _mass_centre,
   'target_region': _target_region,
   'target_map': _target_map,
