@@ -293,7 +293,7 @@ def test_maps_of_tokens_are_attacked_and_have_no_centre():
     run(objective='mass_centre')
 
 
-def test_the_border_attack_is_no_weaker_at_equal_gradients():
+def test_the_border_attack_is_the_stronger_at_equal_gradients():
   explain, _, predict = curved(10.0)
   x = jax.random.uniform(KEY, (32, 4, 4, 2))
   y = jnp.argmax(predict(x), -1)
@@ -306,7 +306,7 @@ def test_the_border_attack_is_no_weaker_at_equal_gradients():
     return jax.jit(run)(x).score.mean()
 
   best = score(objective='border', rule='momentum')
-  assert best <= score(objective='topk')
+  assert best < score(objective='topk') - 0.04
 
 
 def test_momentum_steps_fall_from_a_third_of_the_radius_to_nearly_none():
