@@ -114,9 +114,10 @@ def main(workdir: pathlib.Path) -> None:
 def draw(found: dict, path: pathlib.Path) -> None:
   """One panel an objective; filled dots are the default setting."""
   figure, axes = plt.subplots(
-    2, 5, figsize=(11, 4.6), sharex=True, sharey=True, layout='constrained'
+    2, 6, figsize=(13, 4.6), sharex=True, sharey=True, layout='constrained'
   )
-  for name, axis in zip(map_losses.OBJECTIVES, axes.flat, strict=True):
+  names = [name for name in map_losses.OBJECTIVES if name in found]
+  for name, axis in zip(names, axes.flat, strict=False):
     axis.axhline(found['random_sign'], color='0.5', linestyle=':', linewidth=1)
     for varied, other in (('steps', 'restarts'), ('restarts', 'steps')):
       line = [s for s in found[name] if s[other] == DEFAULT[other]]

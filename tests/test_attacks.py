@@ -275,7 +275,7 @@ BAD = {
   'objective': {'objective': 'top'},
   'select': {'select': 'tau'},
   'label_rule': {'label_rule': 'none'},
-  'rule': {'rule': 'momentum'},
+  'rule': {'rule': 'newton'},
   'steps': {'steps': 0},
   'restarts': {'restarts': 0},
   'mask.shape': {'norm': 'patch'},

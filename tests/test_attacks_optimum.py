@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from implicit_attr import attacks, errors
-from implicit_attr.attacks import map_losses
+from implicit_attr.attacks import map_losses, step_rules
 
 KEY = jax.random.key(1)
 SHAPE = (3, 3, 1)
@@ -162,6 +162,7 @@ def test_the_gradient_of_the_objectives_equals_finite_differences(x64):
   made = [
     map_losses.make(name, clean, k=4, key=KEY, target=target.get(name))
     for name in map_losses.OBJECTIVES
+    if name != 'border'  # its weights are constants to gradients
   ]
 
   # One gradient of a sum in which every objective weighs about the same.
@@ -202,6 +203,14 @@ def test_objectives_are_what_their_definitions_say(x64):
     'l1': -np.abs(u - v).sum(),
     'l2': -np.linalg.norm(u - v),
   }
+  size = np.abs(np.asarray(b)).sum(-1)[0]
+  least, most = (
+    size[q >= np.sort(q.ravel())[-4]].min(),
+    np.sort(size.ravel())[-5],
+  )
+  u = 2 * size / (least + most) - 1
+  weighed = np.exp(-np.abs(u) / 0.1) * u
+  want['border'] = weighed[top].sum() - weighed[~top].sum()
   for name, value in want.items():
     target = {'target_region': region, 'target_map': a}.get(name)
     loss = map_losses.make(name, a, k=4, key=KEY, target=target)
@@ -239,7 +248,12 @@ def test_symmetric_objectives_move_only_from_a_random_start():
 
 @pytest.mark.parametrize(
   'rule, select',
-  [('sign', 'cosine'), ('normalised', 'kendall'), ('adam', 'spearman')],
+  [
+    ('sign', 'cosine'),
+    ('normalised', 'kendall'),
+    ('adam', 'spearman'),
+    ('momentum', 'cosine'),
+  ],
 )
 def test_every_step_rule_lowers_every_measure(rule, select):
   explain, _, predict = curved(10.0)
@@ -277,3 +291,34 @@ def test_maps_of_tokens_are_attacked_and_have_no_centre():
   assert np.all(result.score < result.clean_score)
   with pytest.raises(errors.InputError, match='mass_centre'):
     run(objective='mass_centre')
+
+
+def test_the_border_attack_is_the_stronger_at_equal_gradients():
+  explain, _, predict = curved(10.0)
+  x = jax.random.uniform(KEY, (32, 4, 4, 2))
+  y = jnp.argmax(predict(x), -1)
+
+  def score(**options):
+    run = lambda x: attacks.attack_attribution(
+      KEY, explain, predict, x, y, eps=0.03, k=4, steps=20, restarts=2,
+      **options,
+    )  # fmt: skip
+    return jax.jit(run)(x).score.mean()
+
+  best = score(objective='border', rule='momentum')
+  assert best < score(objective='topk') - 0.04
+
+
+def test_momentum_steps_fall_from_a_third_of_the_radius_to_nearly_none():
+  sizes = step_rules.default_size(
+    'linf', jnp.float32(0.1), 50, (0, 1), 'momentum'
+  )
+  assert sizes.shape == (50,) and np.all(np.diff(sizes) < 0)
+  np.testing.assert_allclose(sizes[0], 0.0306, rtol=1e-5)
+  np.testing.assert_allclose(sizes[25], 0.03 * 0.52, rtol=1e-5)
+  grad = jnp.array([[3.0, -1.0]])
+  state = step_rules.init(grad)
+  _, state = step_rules.direction('momentum', 'linf', grad, state)
+  move, state = step_rules.direction('momentum', 'linf', -grad / 3, state)
+  np.testing.assert_allclose(state.first, -0.1 * grad / 2, rtol=1e-5)
+  np.testing.assert_array_equal(move, -jnp.sign(grad))

@@ -75,7 +75,8 @@ def attack_attribution(
     k: size of the top-k set, a count or a share; a tenth of the pixels if
       None.
     steps: gradient steps of each restart.
-    step_size: pixel units, may be traced; `step_rules.default_size` if None.
+    step_size: pixel units, one or [steps], may be traced;
+      `step_rules.default_size` if None.
     restarts: independent random starts.
     label_rule: 'reject' admits images with the predicted label of x only;
       'penalty' admits all and adds `penalty` times the squared change of the
@@ -143,14 +144,15 @@ def attack_attribution(
       grad += penalty * jax.grad(strayed)(z)
     return grad, search.Verdict(measure(b), admissible(z)), live
 
+  rule = rule or step_rules.default_rule(norm)
   if step_size is None:
-    step_size = step_rules.default_size(norm, space.eps, steps, bounds)
+    step_size = step_rules.default_size(norm, space.eps, steps, bounds, rule)
   best, curve, scores = search.descend(
     start_key,
     search.Walk(probe, judge),
     space,
     clean_score,
-    rule=rule or step_rules.default_rule(norm),
+    rule=rule,
     step_size=jnp.asarray(step_size, x.dtype),
     schedule=jnp.geomspace(*betas, steps, dtype=x.dtype),
     restarts=restarts,

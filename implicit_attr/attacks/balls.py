@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from implicit_attr import errors
 from implicit_attr.similarity import images
-from implicit_attr.similarity.maps import norms
 from implicit_attr.types import Array
 
 
@@ -33,7 +32,11 @@ def _linf(delta: Array, eps: Array, mask: Array | None) -> Array:
 
 
 def _l2(delta: Array, eps: Array, mask: Array | None) -> Array:
-  norm = norms(delta).reshape((-1,) + (1,) * (delta.ndim - 1))
+  axes = tuple(range(1, delta.ndim))
+  # Scaled by the largest entry: squares of small steps underflow otherwise.
+  top = jnp.max(jnp.abs(delta), axes, keepdims=True)
+  unit = delta / jnp.where(top > 0, top, 1)
+  norm = top * jnp.sqrt(jnp.sum(jnp.square(unit), axes, keepdims=True))
   return delta * jnp.where(norm > eps, eps / jnp.where(norm > 0, norm, 1), 1)
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from implicit_attr import errors
 from implicit_attr.similarity import magnitude, mass, top_mask
 from implicit_attr.similarity.alignment import centred
-from implicit_attr.similarity.maps import floating, norms, rows
+from implicit_attr.similarity.maps import floating, norms, rows, share
 from implicit_attr.types import Array
 
 MapLoss = Callable[[Array], Array]
@@ -45,8 +45,7 @@ def _topk(a: Array, *, k: int | float, **_) -> MapLoss:
   def loss(b):
     # One division an example: its slope needs no sum over pixels.
     size = magnitude(b)
-    total = _sum(size)
-    return _sum(jnp.where(top, size, 0)) / jnp.where(total > 0, total, 1)
+    return share(_sum(jnp.where(top, size, 0)), _sum(size))
 
   return loss
 
@@ -63,6 +62,30 @@ def _topk_gap(a: Array, *, k: int | float, **_) -> MapLoss:
   total = jnp.where(total > 0, total, 1)
   sign = jnp.where(top, 1, -1).astype(a.dtype)
   return lambda b: _sum(sign * magnitude(b)) / total
+
+
+def _border(a: Array, *, k: int | float, **_) -> MapLoss:
+  """Σ w u on the clean top-k set less that outside, u = |b| / τ - 1.
+
+  τ is the border of the set of b, midway between its k-th and (k + 1)-th
+  largest entry, and w = exp(-|u| / 0.1): only the pixels near the border are
+  pushed, those that can cross it. τ and w are constants to gradients.
+  """
+  sign = jnp.where(top_mask(magnitude(a), k), 1, -1).astype(a.dtype)
+  pixels = tuple(range(1, sign.ndim))
+
+  def loss(b):
+    size = magnitude(b)
+    fixed = jax.lax.stop_gradient(size)
+    inside = top_mask(fixed, k)
+    low = jnp.min(fixed, pixels, keepdims=True, where=inside, initial=jnp.inf)
+    high = jnp.max(fixed, pixels, keepdims=True, where=~inside, initial=0)
+    border = low / 2 + high / 2
+    u = size / jnp.where(border > 0, border, 1) - 1
+    weight = jnp.exp(-jnp.abs(jax.lax.stop_gradient(u)) / 0.1)
+    return _sum(sign * weight * u)
+
+  return loss
 
 
 def _mass_centre(a: Array, **_) -> MapLoss:
@@ -134,8 +157,7 @@ def _diffkendall(
 
   def order(m):
     m = magnitude(m).reshape(m.shape[0], n)
-    top = jnp.max(m, -1, keepdims=True)
-    m = m / jnp.where(top > 0, top, 1)
+    m = share(m, jnp.max(m, -1, keepdims=True))
     return jnp.tanh(alpha * (m[:, first] - m[:, second]))
 
   clean = order(a)
@@ -145,6 +167,7 @@ def _diffkendall(
 OBJECTIVES: dict[str, Callable[..., MapLoss]] = {
   'topk': _topk,
   'topk_gap': _topk_gap,
+  'border': _border,
   'mass_centre': _mass_centre,
   'target_region': _target_region,
   'target_map': _target_map,

@@ -82,6 +82,7 @@ def descend(
 ) -> tuple[Best, Array, Array]:
   """Walks down `len(schedule)` steps from each start; x itself has start_score.
 
+  `step_size` is one number or one a step.
   With `keep_last` a restart is worth its last image, good or bad, as in
   published protocols; the best restart is kept all the same.
 
@@ -92,6 +93,7 @@ def descend(
     restarts only adds to those already made.
   """
   x = space.x
+  sizes = jnp.broadcast_to(step_size, len(schedule))
   nothing = jnp.zeros(x.shape[0], bool)
   clean = Best(x, start_score, nothing, nothing)
 
@@ -104,19 +106,19 @@ def descend(
       share = jnp.where(turn == 0, FIRST_START, 1).astype(x.dtype)
       here = balls.project(space, x + share * (here - x))
 
-    def step(carry, setting):
-      z, best, state = carry
+    def step(carry, now):
+      (z, best, state), (setting, size) = carry, now
       grad, verdict, live = walk.probe(z, setting)
       best = keep(best, z, verdict)
       best = best._replace(moved=best.moved | live)
       # One NaN in z would end the walk of this example for good.
       grad = jnp.where(jnp.isfinite(grad), grad, 0)
       move, state = step_rules.direction(rule, space.norm, grad, state)
-      z = balls.project(space, z - step_size * move)
+      z = balls.project(space, z - size * move)
       return (z, best, state), best.score
 
     carry = (here, clean, step_rules.init(x))
-    (z, best, _), curve = jax.lax.scan(step, carry, schedule)
+    (z, best, _), curve = jax.lax.scan(step, carry, (schedule, sizes))
     end = walk.judge(z)
     if keep_last:
       best = Best(z, end.score, end.admissible, best.moved)

@@ -1,4 +1,4 @@
-"""Steps along a gradient: signs, normalised, Adam; and their default size."""
+"""Steps along a gradient: signs, normalised, momentum, Adam; their size."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from implicit_attr import errors
 from implicit_attr.types import Array
 
-RULES = ('sign', 'normalised', 'adam')
+RULES = ('sign', 'normalised', 'momentum', 'adam')
 
 
 class Moments(NamedTuple):
@@ -17,7 +17,7 @@ class Moments(NamedTuple):
 
 
 def init(x: Array) -> Moments:
-  """The state before the first step; only 'adam' changes it."""
+  """The state before the first step; 'momentum' and 'adam' change it."""
   zero = jnp.zeros_like(x)
   return Moments(zero, zero, jnp.zeros((), x.dtype))
 
@@ -27,14 +27,20 @@ def default_rule(norm: str) -> str:
   return 'sign' if norm in ('linf', 'patch') else 'normalised'
 
 
-def default_size(norm: str, eps: Array, steps: int, bounds) -> Array:
+def default_size(
+  norm: str, eps: Array, steps: int, bounds, rule: str = 'sign'
+) -> Array:
   """2.5 eps / steps, so that the far side can be reached and corrected.
 
-  Madry et al. (arXiv 1706.06083). For 'l0', where eps counts pixels, half the
+  Madry et al. (arXiv 1706.06083). For 'momentum' 0.3 eps at first and 0.006 at
+  last, along a cosine; [steps]. For 'l0', where eps counts pixels, half the
   range of a pixel: a pixel must be able to enter the set in one step.
   """
   if norm == 'l0':
     return jnp.asarray(0.5 * (bounds[1] - bounds[0]), eps.dtype)
+  if rule == 'momentum':
+    turn = jnp.pi * jnp.arange(steps, dtype=eps.dtype) / steps
+    return 0.3 * eps * (0.5 * (1 + jnp.cos(turn)) + 0.02)
   return 2.5 * eps / steps
 
 
@@ -44,8 +50,9 @@ def direction(
   """The unit step along `grad`, and the state after it.
 
   'sign': sign(g), 0 where g is 0. 'normalised': g / ‖g‖₂ for 'l2', else
-  g / max|g|, one norm an example, zero for a zero gradient. 'adam': Kingma &
-  Ba (arXiv 1412.6980), β = (0.9, 0.999).
+  g / max|g|, one norm an example, zero for a zero gradient. 'momentum': the
+  sign of 0.9 of the last momentum plus g / mean|g|, as in MI-FGSM (Dong et al.,
+  arXiv 1710.06081). 'adam': Kingma & Ba (arXiv 1412.6980), β = (0.9, 0.999).
 
   Raises:
     InputError: an unknown rule.
@@ -61,6 +68,10 @@ def direction(
       length = jnp.sqrt(jnp.sum(jnp.square(grad), axes, keepdims=True))
       grad = grad / jnp.where(length > 0, length, 1)
     return grad, state
+  if rule == 'momentum':
+    mean = jnp.mean(jnp.abs(grad), axes, keepdims=True)
+    first = 0.9 * state.first + grad / jnp.where(mean > 0, mean, 1)
+    return jnp.sign(first), state._replace(first=first)
   count = state.count + 1
   first = 0.9 * state.first + 0.1 * grad
   second = 0.999 * state.second + 0.001 * jnp.square(grad)

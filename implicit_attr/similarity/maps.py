@@ -95,5 +95,12 @@ def mass(a: Array) -> Array:
   A zero map stays zero; one with a NaN is NaN throughout.
   """
   a = magnitude(a)
-  total = jnp.sum(a, tuple(range(1, a.ndim)), keepdims=True)
-  return a / jnp.where(total == 0, 1, total)
+  return share(a, jnp.sum(a, tuple(range(1, a.ndim)), keepdims=True))
+
+
+def share(part: Array, total: Array) -> Array:
+  """part / total, 0 where both are; slopes too neither under- nor overflow."""
+  # The slope of a quotient asks for the square of what is below the line.
+  scale = jax.lax.stop_gradient(jnp.where(total == 0, 1, total))
+  total = total / scale
+  return part / scale / jnp.where(total == 0, 1, total)
