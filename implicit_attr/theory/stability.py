@@ -42,8 +42,12 @@ def _growth(
 
 
 def threshold(lr: np.ndarray, beta: np.ndarray) -> np.ndarray:
-  """The λ at which descent neither grows nor shrinks."""
-  return curvature.momentum_threshold(lr, beta)
+  """The λ at which descent neither grows nor shrinks, 2 (1 + β) / η.
+
+  For m <- β m + g, θ <- θ - η m: Polyak (1964); Cohen et al., arXiv
+  2103.00065, section 2.
+  """
+  return 2 * (1 + beta) / lr
 
 
 def _edge(rng: np.random.Generator, top_beta: float) -> Pair:
