@@ -32,12 +32,14 @@ def _linf(delta: Array, eps: Array, mask: Array | None) -> Array:
 
 
 def _l2(delta: Array, eps: Array, mask: Array | None) -> Array:
-  axes = tuple(range(1, delta.ndim))
+  # In rows, so that an image's sum is rounded alike in every batch.
+  rows = delta.reshape(delta.shape[0], -1)
   # Scaled by the largest entry: squares of small steps underflow otherwise.
-  top = jnp.max(jnp.abs(delta), axes, keepdims=True)
-  unit = delta / jnp.where(top > 0, top, 1)
-  norm = top * jnp.sqrt(jnp.sum(jnp.square(unit), axes, keepdims=True))
-  return delta * jnp.where(norm > eps, eps / jnp.where(norm > 0, norm, 1), 1)
+  top = jnp.max(jnp.abs(rows), -1, keepdims=True)
+  unit = rows / jnp.where(top > 0, top, 1)
+  norm = top * jnp.sqrt(jnp.sum(jnp.square(unit), -1, keepdims=True))
+  shrink = jnp.where(norm > eps, eps / jnp.where(norm > 0, norm, 1), 1)
+  return (rows * shrink).reshape(delta.shape)
 
 
 def _l0(delta: Array, eps: Array, mask: Array | None) -> Array:

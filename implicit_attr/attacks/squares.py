@@ -57,6 +57,12 @@ def _repaint_linf(key: Array, delta: Array, side: Array, eps: Array):
   return jnp.where(mask, sign * eps, delta)
 
 
+def _unit(part: Array) -> Array:
+  # Two squares of one pixel and opposite sign cancel to exactly zero.
+  length = jnp.linalg.norm(part)
+  return part / jnp.where(length > 0, length, 1)
+
+
 def _repaint_l2(key: Array, delta: Array, side: Array, eps: Array):
   """Length taken from one square, and any left of eps, goes to another."""
   to_key, from_key, paint = jax.random.split(key, 3)
@@ -66,12 +72,10 @@ def _repaint_l2(key: Array, delta: Array, side: Array, eps: Array):
   sign = jax.random.rademacher(paint, (1, 1, channels), delta.dtype)
   here = jnp.where(mask, delta, 0)
   fresh = sign * pattern.astype(delta.dtype)
-  tiny = jnp.finfo(delta.dtype).tiny
-  unit = lambda part: part / (jnp.linalg.norm(part) + tiny)
-  fresh = unit(fresh) + unit(here)
+  fresh = _unit(fresh) + _unit(here)
   rest = jnp.where(mask | source, 0, delta)
   length = jnp.square(eps) - jnp.sum(jnp.square(rest))
-  return rest + jnp.sqrt(jnp.maximum(length, 0)) * unit(fresh)
+  return rest + jnp.sqrt(jnp.maximum(length, 0)) * _unit(fresh)
 
 
 def _stripes(keys: Array, space: balls.Ball) -> Array:
