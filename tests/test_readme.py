@@ -65,6 +65,31 @@ def test_the_curvature_of_a_model_of_any_framework(framework):
   np.testing.assert_allclose(mass, 1, atol=0.02)
 
 
+def test_the_recipe_for_nnx_differentiates_parameters_only():
+  """On a network with batch norm and dropout, against the dense Hessian."""
+  import jax
+  import jax.numpy as jnp
+  from flax import nnx
+  from jax.flatten_util import ravel_pytree
+
+  made = """model = nnx.Sequential(
+  nnx.Linear(8, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(1)),
+  nnx.Dropout(0.5, rngs=nnx.Rngs(2)), nnx.Linear(4, 3, rngs=nnx.Rngs(3)))
+model.eval()"""
+  code, count = re.subn(
+    r'model = nnx.*', lambda _: made, snippet('nnx', 'curvature')
+  )
+  code = code.replace('jnp.ones((32, 8))', 'jax.random.normal(KEY, (32, 8))')
+  assert count == 1
+  scope = {'KEY': jax.random.key(5), 'nnx': nnx}
+  exec(code, scope)
+  flat, unravel = ravel_pytree(scope['params'])
+  assert flat.size == 8 * 4 + 4 + 2 * 4 + 4 * 3 + 3  # no mean, no variance
+  dense = jax.hessian(lambda v: scope['loss'](unravel(v)))(flat)
+  top = jnp.linalg.eigvalsh(dense)[-1]
+  np.testing.assert_allclose(scope['values'][0], top, rtol=1e-3)
+
+
 @pytest.mark.parametrize('framework', FRAMEWORKS)
 def test_the_robustness_of_a_model_of_any_framework(
   framework, tmp_path, monkeypatch, capsys
