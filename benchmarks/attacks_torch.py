@@ -27,7 +27,6 @@ def runs(
 
   Both begin at `start` and take the steps of ours, see attacks.py.
   """
-  torch.set_num_threads(args.threads)
   twin = torch_twin.Twin(args.network, params, args.options, device)
   for p in twin.parameters():
     p.requires_grad_(False)

@@ -31,17 +31,21 @@ CLOCKS = {'wall': time.perf_counter, 'process': time.process_time}
 
 
 def passes(attend: Callable) -> dict[str, Callable]:
-  """Functions of (q, k, v), each of one scale: what training and probes do."""
+  """Functions of (q, k, v) and a direction: what training and probes do.
+
+  The direction is an argument of its own: where it is known to be q, k and v,
+  XLA leaves out work that is there twice.
+  """
 
   def total(qkv):
     return jnp.sum(jnp.square(attend(*qkv)))
 
-  def hvp(*qkv):
-    return jax.jvp(jax.grad(total), (qkv,), (qkv,))[1]
+  def hvp(qkv, direction):
+    return jax.jvp(jax.grad(total), (qkv,), (direction,))[1]
 
   return {
-    'forward': attend,
-    'backward': lambda *qkv: jax.value_and_grad(total)(qkv),
+    'forward': lambda qkv, _: attend(*qkv),
+    'backward': lambda qkv, _: jax.value_and_grad(total)(qkv),
     'hvp': hvp,
   }
 
@@ -55,7 +59,7 @@ def draw(size: int, args: argparse.Namespace) -> np.ndarray:
 
 def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
   """(entry, pass) -> (call, MiB of intermediates)."""
-  q, k, v = jnp.asarray(draw(size, args))
+  qkv = tuple(jnp.asarray(draw(size, args)))
   kernels = {
     name: functools.partial(attention.attend, name) for name in args.kernels
   }
@@ -66,9 +70,9 @@ def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
     for kind, fun in passes(attend).items():
       if (name, kind) in args.stopped:
         continue
-      program = jax.jit(fun).lower(q, k, v).compile()
+      program = jax.jit(fun).lower(qkv, qkv).compile()
       memory = program.memory_analysis().temp_size_in_bytes / 2**20
-      call = lambda program=program: jax.block_until_ready(program(q, k, v))
+      call = lambda program=program: jax.block_until_ready(program(qkv, qkv))
       found[name, kind] = call, memory
   return found
 
@@ -85,7 +89,6 @@ def of_torch(
   from torch.nn import attention as kernels
   from torch.nn import functional
 
-  torch.set_num_threads(os.cpu_count())
   heads_first = torch.tensor(qkv, device=device).transpose(2, 3).contiguous()
   heads_first = heads_first.to(getattr(torch, dtype))
   qkv = [n.clone().requires_grad_() for n in heads_first]
@@ -186,6 +189,10 @@ def main() -> None:
   add('--torch', action='store_true')
   args = parser.parse_args()
   args.stopped = set()
+  if args.torch:
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
   programs.keep_memory()  # as in a run
   device = jax.devices()[0]
   print(f'jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores')

@@ -163,6 +163,8 @@ def main() -> None:
       'torch': torch_step(args, x, y, False),
       'torch, channels last': torch_step(args, x, y, True),
     }
+  for run in runs.values():
+    run()
   times = turns.interleave(runs, args.rounds)
   print(f'jax {jax.__version__}, {os.cpu_count()} cores, load', end=' ')
   print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))

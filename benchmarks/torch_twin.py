@@ -1,6 +1,5 @@
 """A network of ours in PyTorch: the same weights and loss, on any device."""
 
-import os
 from typing import Any
 
 import jax
@@ -8,8 +7,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-torch.set_num_threads(os.cpu_count())
 
 
 class Twin(nn.Module):
@@ -36,6 +33,9 @@ class Twin(nn.Module):
     self.forward_of, self.options = getattr(self, kind), options
     self.fused, self.flat = fused, nn.ParameterDict()
     self.statistics = {}
+    place = lambda layer: int(layer.split('_')[1])
+    hidden = [n for n in params if n.startswith(('conv_', 'dense_'))]
+    self.hidden = ['first', *sorted(hidden, key=place)]
     for path, w in jax.tree.leaves_with_path(params):
       layer, *rest = [key.key for key in path]
       kind = rest[-1] if rest else ''
@@ -43,7 +43,7 @@ class Twin(nn.Module):
       if kind == 'kernel' and w.ndim == 4:
         w = w[::-1, ::-1].transpose(3, 2, 0, 1)
       elif name == 'cnn' and (layer, kind) == ('hidden', 'kernel'):
-        channels = params['conv_2']['bias'].size
+        channels = params[self.hidden[-1]]['bias'].size
         side = round((w.shape[0] / channels) ** 0.5)
         w = w.reshape(side, side, channels, -1)[::-1, ::-1]
         w = w.transpose(3, 2, 0, 1).reshape(w.shape[3], -1)
@@ -89,12 +89,12 @@ class Twin(nn.Module):
 
   def mlp(self, x):
     x = x.flatten(1)
-    for layer in ('first', 'dense_1'):
+    for layer in self.hidden:
       x = F.relu(self.dense(layer, x))
     return self.dense('logits', x)
 
   def cnn(self, x):
-    for layer in ('first', 'conv_1', 'conv_2'):
+    for layer in self.hidden:
       x = F.relu(self.conv(layer, x, 1 if layer == 'first' else 2))
     return self.dense('logits', F.relu(self.dense('hidden', x.flatten(1))))
 

@@ -14,12 +14,10 @@ def interleave(
 ) -> dict[str, np.ndarray]:
   """{name: (wall, CPU) seconds [2, rounds]}, one call of each in turn.
 
-  A call returns when its work has ended. The first of each is not timed: it
-  compiles. A call that took over `patience` seconds is not made again.
+  A call returns when its work has ended, and each was made before, as the first
+  compiles. One that took over `patience` seconds is not made again.
   """
   times: dict[str, list] = {name: [] for name in runs}
-  for run in runs.values():
-    run()
   for _ in range(rounds):
     for name, run in runs.items():
       if times[name] and times[name][-1][0] > patience:
