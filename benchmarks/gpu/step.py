@@ -7,6 +7,8 @@ updates: eager, and with what comes before the optimiser under torch.compile;
 images channels last, attention by its own kernels, bfloat16 by autocast.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -164,6 +166,10 @@ def theirs(
   side = torch.arange(images.shape[1], device=device)
   each = torch.arange(index.shape[1], device=device)[:, None, None]
 
+  narrowed = contextlib.nullcontext
+  if precision == 'bfloat16':
+    narrowed = functools.partial(torch.autocast, device, torch.bfloat16)
+
   def loss_of(index, label, corner, flip):
     x = F.pad(images[index], (0, 0, pad, pad, pad, pad))
     down = corner[:, :1] + side
@@ -171,7 +177,7 @@ def theirs(
     x = x[each, down[:, :, None], across[:, None, :]].float() / 255
     if mirrored:
       x = x.permute(0, 3, 1, 2)  # channels last, as it was stored
-    with torch.autocast(device, torch.bfloat16, precision == 'bfloat16'):
+    with narrowed():
       logits = twin(x)
     return F.cross_entropy(logits.float(), label)
 
