@@ -96,6 +96,16 @@ def start_of(x: jax.Array) -> np.ndarray:
   return np.asarray(balls.project(space, x + 0.01 * (far - x)))
 
 
+def theirs(args: argparse.Namespace, *problem) -> dict[str, Callable]:
+  """`attacks_torch.runs` on this machine's CPU."""
+  import torch
+
+  from benchmarks import attacks_torch
+
+  torch.set_num_threads(args.threads)
+  return attacks_torch.runs(args, *problem, start_of(problem[1]))
+
+
 def agreement(args: argparse.Namespace) -> None:
   """Both end at the same images in float64, or this raises."""
   args = argparse.Namespace(**{**vars(args), 'images': 4, 'steps': 5})
@@ -105,12 +115,10 @@ def agreement(args: argparse.Namespace) -> None:
       problem(args),
     )
     result = ours(args)(params, x, y)
-    from benchmarks import attacks_torch, torch_twin
+    from benchmarks import torch_twin
 
     want, _ = torch_twin.data(args.network, result.x_adv, y)
-    for name, run in attacks_torch.runs(
-      args, params, x, y, start_of(x)
-    ).items():
+    for name, run in theirs(args, params, x, y).items():
       x_adv, score = run()
       np.testing.assert_allclose(score, result.score, atol=1e-6)
       # The sign of a gradient that is zero but for rounding is anyone's guess.
@@ -136,12 +144,7 @@ def child(args: argparse.Namespace, **changed) -> float:
 def runner(args: argparse.Namespace, name: str) -> Callable[[], object]:
   params, x, y = problem(args)
   if name != 'ours':
-    import torch
-
-    from benchmarks import attacks_torch
-
-    torch.set_num_threads(args.threads)
-    return attacks_torch.runs(args, params, x, y, start_of(x))[name]
+    return theirs(args, params, x, y)[name]
   attack = ours(args)
   return lambda: jax.block_until_ready(attack(params, x, y))
 

@@ -27,11 +27,11 @@ import time
 from benchmarks.gpu import report
 
 LIMITS = {
-  'step': 75,
-  'curvature': 75,
+  'step': 65,
+  'curvature': 90,
   'attacks': 25,
   'attention': 20,
-  'loop': 40,
+  'loop': 35,
 }
 """Seconds of each part; together four minutes less what processes cost."""
 PATIENT = 120

@@ -30,33 +30,32 @@ ERROR = 0.02
 
 def rows(small: bool) -> Iterator[list[dict]]:
   device = measure.torch_device()
+  problems = {}
   for method, networks in (SMALL if small else ATTACKS).items():
-    problems = {}
     for network, options in networks.items():
       args = argparse.Namespace(
         network=network, options=options, method=method, chunk=None, size=32,
         images=4 if small else 256, steps=3 if small else 20,
         path=2 if small else 16,
       )  # fmt: skip
-      problems[network] = args, attacks.problem(args)
-    ways = {
-      (network, precision): ours(args, problem, precision)
-      for network, (args, problem) in problems.items()
-      for precision in (('float32',) if small else ('float32', 'TF32'))
-    }
-    for (network, precision), way in ways.items():
-      group = {'ours': way}
-      if device:
-        from benchmarks import attacks_torch
+      problems[f'{method}, {network}'] = args, attacks.problem(args)
+  ways = {
+    (title, precision): ours(args, problem, precision)
+    for precision in (('float32',) if small else ('float32', 'TF32'))
+    for title, (args, problem) in problems.items()
+  }
+  for (title, precision), way in ways.items():
+    group = {'ours': way}
+    if device:
+      from benchmarks import attacks_torch
 
-        args, (params, x, y) = problems[network]
-        start = attacks.start_of(x)
-        theirs = attacks_torch.runs(args, params, x, y, start, device)
-        for name, run in theirs.items():
-          run = measure.ended(run, device, precision)
-          group[name] = measure.Way(run, lambda output: float(output[1].mean()))
-      title = f'{method}, {network}'
-      yield measure.rows(title, precision, group, ERROR)
+      args, (params, x, y) = problems[title]
+      start = attacks.start_of(x)
+      theirs = attacks_torch.runs(args, params, x, y, start, device)
+      for name, run in theirs.items():
+        run = measure.ended(run, device, precision)
+        group[name] = measure.Way(run, lambda output: float(output[1].mean()))
+    yield measure.rows(title, precision, group, ERROR)
 
 
 def ours(

@@ -9,6 +9,7 @@ import concurrent.futures
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -197,9 +198,8 @@ def _size(way: Way) -> float:
 def _watched(way: Way) -> tuple[Any, dict[str, float]]:
   """(the output of one call, by how much it raised the device's memory)."""
   if way.program is None:
-    import torch
-
-    if not torch.cuda.is_initialized():
+    torch = sys.modules.get('torch')
+    if not torch or not torch.cuda.is_initialized():
       return way.run(), {}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
