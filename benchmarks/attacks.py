@@ -1,8 +1,8 @@
 """What does an attack on maps cost, here and as a loop in PyTorch?
 
-  python benchmarks/attacks.py --network cnn --method gradient --memory
-  python benchmarks/attacks.py --network cnn --scaling
-  python benchmarks/attacks.py --network cnn --points
+  python -m benchmarks.attacks --network cnn --method gradient --memory
+  python -m benchmarks.attacks --network cnn --scaling
+  python -m benchmarks.attacks --network cnn --points
 
 All take the same signed steps down the top-k mass of a softplus surrogate
 (β from 10 to 100; the network itself where it is smooth), judge every image by
@@ -25,14 +25,14 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from curvature import NETWORKS, peak
 
+from benchmarks import turns
+from benchmarks.curvature import NETWORKS, peak
 from implicit_attr import attacks, attribution, models
 from implicit_attr.attacks import balls
 from implicit_attr.runtime import programs
@@ -41,17 +41,18 @@ EPS, K, BETAS = 8 / 255, 0.1, (10.0, 100.0)
 SEED = 1
 
 
-def module_of(network: str, **options):
-  return models.build(network, **NETWORKS[network][0], **options)
+def module_of(args: argparse.Namespace):
+  return models.build(args.network, **args.options)
 
 
-def problem(network: str, images: int, size: int = 32) -> tuple:
+def problem(args: argparse.Namespace) -> tuple:
   """(params, x [B, H, W, 3], predicted labels); random weights and images."""
   rng = np.random.default_rng(0)
   # Off the box: at a pixel of 0 the map of a path has a kink, and rounding
   # decides on which side of it a step begins.
-  x = jnp.asarray(rng.uniform(0.1, 0.9, (images, size, size, 3)), jnp.float32)
-  module = module_of(network)
+  shape = args.images, args.size, args.size, 3
+  x = jnp.asarray(rng.uniform(0.1, 0.9, shape), jnp.float32)
+  module = module_of(args)
   params = jax.jit(module.init)(jax.random.key(0), x[:1])['params']
   # The logits of a fresh network are almost constant in x.
   params['logits']['kernel'] = params['logits']['kernel'] * 100
@@ -61,7 +62,7 @@ def problem(network: str, images: int, size: int = 32) -> tuple:
 
 def ours(args: argparse.Namespace) -> Callable:
   """(params, x, y) -> AttackResult, jitted."""
-  module = module_of(args.network)
+  module = module_of(args)
   rectified = getattr(module, 'activation', None) == 'relu'
   soft = module.clone(activation='softplus') if rectified else None
   method = attribution.METHODS[args.method]
@@ -95,22 +96,29 @@ def start_of(x: jax.Array) -> np.ndarray:
   return np.asarray(balls.project(space, x + 0.01 * (far - x)))
 
 
+def theirs(args: argparse.Namespace, *problem) -> dict[str, Callable]:
+  """`attacks_torch.runs` on this machine's CPU."""
+  import torch
+
+  from benchmarks import attacks_torch
+
+  torch.set_num_threads(args.threads)
+  return attacks_torch.runs(args, *problem, start_of(problem[1]))
+
+
 def agreement(args: argparse.Namespace) -> None:
   """Both end at the same images in float64, or this raises."""
   args = argparse.Namespace(**{**vars(args), 'images': 4, 'steps': 5})
   with jax.enable_x64(True):
     params, x, y = jax.tree.map(
       lambda a: a.astype(float) if a.dtype == jnp.float32 else a,
-      problem(args.network, 4),
+      problem(args),
     )
     result = ours(args)(params, x, y)
-    import attacks_torch
-    import torch_twin
+    from benchmarks import torch_twin
 
     want, _ = torch_twin.data(args.network, result.x_adv, y)
-    for name, run in attacks_torch.runs(
-      args, params, x, y, start_of(x)
-    ).items():
+    for name, run in theirs(args, params, x, y).items():
       x_adv, score = run()
       np.testing.assert_allclose(score, result.score, atol=1e-6)
       # The sign of a gradient that is zero but for rounding is anyone's guess.
@@ -124,7 +132,8 @@ def child(args: argparse.Namespace, **changed) -> float:
   options = {**vars(args), **changed}
   words = ('network', 'method', 'images', 'size', 'steps', 'path', 'chunk')
   words += ('threads',)
-  command = [sys.executable, __file__, '--peak', options['peak']]
+  command = [sys.executable, '-m', 'benchmarks.attacks']
+  command += ['--peak', options['peak']]
   for word in words:
     if options[word] is not None:
       command += [f'--{word}', str(options[word])]
@@ -133,33 +142,19 @@ def child(args: argparse.Namespace, **changed) -> float:
 
 
 def runner(args: argparse.Namespace, name: str) -> Callable[[], object]:
-  params, x, y = problem(args.network, args.images, args.size)
+  params, x, y = problem(args)
   if name != 'ours':
-    import attacks_torch
-
-    return attacks_torch.runs(args, params, x, y, start_of(x))[name]
+    return theirs(args, params, x, y)[name]
   attack = ours(args)
   return lambda: jax.block_until_ready(attack(params, x, y))
-
-
-def interleave(runs: dict[str, Callable], rounds: int) -> dict:
-  """{name: (wall, CPU) seconds [2, rounds]}, after one warm call of each."""
-  times = {name: [] for name in runs}
-  for turn in range(-1, rounds):
-    for name, run in runs.items():
-      time.sleep(0.02)  # lets the other library's idle threads go to sleep
-      wall, cpu = time.perf_counter(), time.process_time()
-      run()
-      spent = time.perf_counter() - wall, time.process_time() - cpu
-      if turn >= 0:
-        times[name].append(spent)
-  return {name: np.array(t).T for name, t in times.items()}
 
 
 def timed(args: argparse.Namespace, **changed) -> float:
   """Seconds of one warm attack of ours, the median of the rounds."""
   args = argparse.Namespace(**{**vars(args), **changed})
-  times = interleave({'ours': runner(args, 'ours')}, args.rounds)
+  run = runner(args, 'ours')
+  run()
+  times = turns.interleave({'ours': run}, args.rounds)
   return float(np.median(times['ours'][0]))
 
 
@@ -182,6 +177,7 @@ def main() -> None:
   parser.add_argument('--points', action='store_true')
   parser.add_argument('--peak', choices=('ours', 'loop', 'func'))
   args = parser.parse_args()
+  args.options = NETWORKS[args.network][0]
   sys.stdout.reconfigure(line_buffering=True)
   if args.threads == 1:  # before jax looks
     os.environ['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false'
@@ -205,7 +201,10 @@ def main() -> None:
     return None
   agreement(args)
   names = ('ours', 'loop', 'func')
-  times = interleave({n: runner(args, n) for n in names}, args.rounds)
+  runs = {name: runner(args, name) for name in names}
+  for run in runs.values():
+    run()
+  times = turns.interleave(runs, args.rounds)
   for name in names:
     wall, cpu = np.median(times[name], 1)
     more = np.median(times[name] / times['ours'], 1)

@@ -1,4 +1,4 @@
-"""What is the attack of attacks.py as a loop in PyTorch?"""
+"""The attack of attacks.py as a loop in PyTorch."""
 
 import argparse
 import contextlib
@@ -8,32 +8,36 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch_twin
-from attacks import BETAS, EPS, K
-from curvature import NETWORKS
 from torch.nn import functional as F
 
+from benchmarks import torch_twin
+from benchmarks.attacks import BETAS, EPS, K
 from implicit_attr.types import Array
 
 
 def runs(
-  args: argparse.Namespace, params: dict, x: Array, y: Array, start: np.ndarray
+  args: argparse.Namespace,
+  params: dict,
+  x: Array,
+  y: Array,
+  start: np.ndarray,
+  device: str = 'cpu',
 ) -> dict[str, Callable]:
   """{'loop', 'func': () -> (x_adv, score)}; images as the twin wants them.
 
   Both begin at `start` and take the steps of ours, see attacks.py.
   """
-  torch.set_num_threads(args.threads)
-  twin = torch_twin.Twin(args.network, params, NETWORKS[args.network][0])
+  twin = torch_twin.Twin(args.network, params, args.options, device)
   for p in twin.parameters():
     p.requires_grad_(False)
-  clean, labels = torch_twin.data(args.network, x, y)
-  start = torch_twin.data(args.network, start, y)[0]
-  channel = 1 if args.network in ('cnn', 'resnet8') else 3
+  clean, labels = torch_twin.data(args.network, x, y, device)
+  start = torch_twin.data(args.network, start, y, device)[0]
+  channel = 1 if torch_twin.mirrored(args.network) else 3
   smooth = args.network == 'vit'
   nodes, weights = np.polynomial.legendre.leggauss(args.path)
-  nodes = torch.tensor((1 + nodes) / 2, dtype=clean.dtype)
-  weights = torch.tensor(weights / 2, dtype=clean.dtype)
+  like = {'dtype': clean.dtype, 'device': device}
+  nodes = torch.tensor((1 + nodes) / 2, **like)
+  weights = torch.tensor(weights / 2, **like)
   betas = np.geomspace(*BETAS, args.steps)
 
   def softened(beta):
@@ -97,10 +101,10 @@ def runs(
   def attack(slope, plain):
     first = map_of(clean.clone(), plain).detach()
     top = topk(share(first))
-    mask = torch.zeros(clean.shape[0], n, dtype=torch.bool)
+    mask = torch.zeros(clean.shape[0], n, dtype=torch.bool, device=device)
     mask.scatter_(1, top, True)
     score_of = lambda a: mask.gather(1, topk(share(a))).float().mean(1)
-    best, score = clean, torch.ones(clean.shape[0])
+    best, score = clean, torch.ones(clean.shape[0], device=device)
     z = start
 
     def judged(z, a, best, score):

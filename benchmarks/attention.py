@@ -1,7 +1,7 @@
 """How do time and memory of attention grow with the length of the sequence?
 
-  python benchmarks/attention.py --lengths 64 128 256 512 1024 2048 4096
-  python benchmarks/attention.py --torch
+  python -m benchmarks.attention --lengths 64 128 256 512 1024 2048 4096
+  python -m benchmarks.attention --torch
 
 Forward, forward with backward, and a Hessian-vector product in q, k and v, of
 our kernels beside `jax.nn.dot_product_attention` and, with --torch, PyTorch's
@@ -31,26 +31,35 @@ CLOCKS = {'wall': time.perf_counter, 'process': time.process_time}
 
 
 def passes(attend: Callable) -> dict[str, Callable]:
-  """Functions of (q, k, v), each of one scale: what training and probes do."""
+  """Functions of (q, k, v) and a direction: what training and probes do.
+
+  The direction is an argument of its own: where it is known to be q, k and v,
+  XLA leaves out work that is there twice.
+  """
 
   def total(qkv):
     return jnp.sum(jnp.square(attend(*qkv)))
 
-  def hvp(*qkv):
-    return jax.jvp(jax.grad(total), (qkv,), (qkv,))[1]
+  def hvp(qkv, direction):
+    return jax.jvp(jax.grad(total), (qkv,), (direction,))[1]
 
   return {
-    'forward': attend,
-    'backward': lambda *qkv: jax.value_and_grad(total)(qkv),
+    'forward': lambda qkv, _: attend(*qkv),
+    'backward': lambda qkv, _: jax.value_and_grad(total)(qkv),
     'hvp': hvp,
   }
 
 
-def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
-  """(entry, pass) -> (call, MiB of intermediates)."""
+def draw(size: int, args: argparse.Namespace) -> np.ndarray:
+  """q, k and v of one example, [3, 1, L, H, Dh]."""
   rng = np.random.default_rng(0)
   shape = (3, 1, size, args.heads, args.width)
-  q, k, v = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  return rng.normal(size=shape).astype(np.float32)
+
+
+def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
+  """(entry, pass) -> (call, MiB of intermediates)."""
+  qkv = tuple(jnp.asarray(draw(size, args)))
   kernels = {
     name: functools.partial(attention.attend, name) for name in args.kernels
   }
@@ -61,30 +70,35 @@ def of_jax(size: int, args: argparse.Namespace) -> dict[tuple[str, str], tuple]:
     for kind, fun in passes(attend).items():
       if (name, kind) in args.stopped:
         continue
-      program = jax.jit(fun).lower(q, k, v).compile()
+      program = jax.jit(fun).lower(qkv, qkv).compile()
       memory = program.memory_analysis().temp_size_in_bytes / 2**20
-      call = lambda program=program: jax.block_until_ready(program(q, k, v))
+      call = lambda program=program: jax.block_until_ready(program(qkv, qkv))
       found[name, kind] = call, memory
   return found
 
 
-def of_torch(size: int, args: argparse.Namespace) -> dict[tuple, tuple]:
-  """PyTorch's own attention and a linear one; forward and backward only."""
+def of_torch(
+  qkv: np.ndarray, device: str = 'cpu', dtype: str = 'float32'
+) -> dict[tuple[str, str], Callable]:
+  """(entry, pass) -> call, of PyTorch's own attention and a linear one.
+
+  Its fused kernels have no second derivative: a Hessian product goes through
+  the one it calls MATH.
+  """
   import torch
+  from torch.nn import attention as kernels
   from torch.nn import functional
 
-  torch.set_num_threads(os.cpu_count())
-  rng = np.random.default_rng(0)
-  shape = (3, 1, args.heads, size, args.width)
-  numbers = torch.tensor(rng.normal(size=shape).astype(np.float32))
-  qkv = [n.clone().requires_grad_() for n in numbers]
+  heads_first = torch.tensor(qkv, device=device).transpose(2, 3).contiguous()
+  heads_first = heads_first.to(getattr(torch, dtype))
+  qkv = [n.clone().requires_grad_() for n in heads_first]
 
   def linear(q, k, v):
     q, k = functional.elu(q) + 1, functional.elu(k) + 1
     total = q @ k.sum(-2)[..., None]
     return q @ (k.transpose(-1, -2) @ v) / (total + 1e-6)
 
-  found = {}
+  calls = {}
   for name, attend in (
     ('torch sdpa', functional.scaled_dot_product_attention),
     ('torch linear', linear),
@@ -92,15 +106,20 @@ def of_torch(size: int, args: argparse.Namespace) -> dict[tuple, tuple]:
 
     def forward(attend=attend):
       with torch.no_grad():
-        attend(*qkv)
+        return attend(*qkv)
 
     def backward(attend=attend):
-      torch.autograd.grad(attend(*qkv).square().sum(), qkv)
+      return torch.autograd.grad(attend(*qkv).square().sum(), qkv)
 
-    for kind, call in (('forward', forward), ('backward', backward)):
-      if (name, kind) not in args.stopped:
-        found[name, kind] = call, float('nan')
-  return found
+    def hvp(attend=attend):
+      with kernels.sdpa_kernel(kernels.SDPBackend.MATH):
+        total = attend(*qkv).square().sum()
+        slopes = torch.autograd.grad(total, qkv, create_graph=True)
+        return torch.autograd.grad(slopes, qkv, [n.detach() for n in qkv])
+
+    passes = {'forward': forward, 'backward': backward, 'hvp': hvp}
+    calls |= {(name, kind): call for kind, call in passes.items()}
+  return calls
 
 
 def measure(args: argparse.Namespace) -> dict[tuple[str, str], dict]:
@@ -109,7 +128,9 @@ def measure(args: argparse.Namespace) -> dict[tuple[str, str], dict]:
   for size in args.lengths:
     entries = of_jax(size, args)
     if args.torch:
-      entries |= of_torch(size, args)
+      for key, call in of_torch(draw(size, args)).items():
+        if key not in args.stopped:
+          entries[key] = call, float('nan')
     best = dict.fromkeys(entries, float('inf'))
     for key, (call, memory) in entries.items():
       if memory > 1024 * args.memory:
@@ -168,6 +189,10 @@ def main() -> None:
   add('--torch', action='store_true')
   args = parser.parse_args()
   args.stopped = set()
+  if args.torch:
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
   programs.keep_memory()  # as in a run
   device = jax.devices()[0]
   print(f'jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores')

@@ -1,8 +1,8 @@
 """What does a curvature cost, here and in the libraries that also give it?
 
-  python benchmarks/curvature.py --network cnn --jobs product lambda_max
-  python benchmarks/curvature.py --network mlp --memory
-  python benchmarks/curvature.py --loops
+  python -m benchmarks.curvature --network cnn --jobs product lambda_max
+  python -m benchmarks.curvature --network mlp --memory
+  python -m benchmarks.curvature --loops
 
 All work on the same weights and the same batch, one call of each in turn, so
 that the load of the machine slows all of them. Compilation is left out. An
@@ -12,8 +12,8 @@ is right. JAX's libraries get our network and one linearisation, the best that
 their users can do. Ratios of one run mean something, times of two runs do not.
 
 --memory adds the peak of each entry in its own process. --loops shows the fall
-that our convolution avoids. All else needs torch, pyhessian, matfree, traceax,
-hessian-eigenthings and curvlinops-for-pytorch.
+that our convolution avoids. All else needs torch, and takes pyhessian, matfree,
+traceax, hessian-eigenthings and curvlinops-for-pytorch where they are.
 
 'ours, coarse' is λ_max from a start that a quarter of the batch gives, six
 products on it: a few lines of a user's, for six quarters of a product.
@@ -37,6 +37,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from benchmarks import curvature_jax
 from implicit_attr import curvature, models
 from implicit_attr.models import conv
 from implicit_attr.runtime import programs
@@ -51,13 +52,17 @@ JOBS = ('gradient', 'product', 'shared', 'lambda_max', 'trace', 'input')
 RIGHT, DRAWS, IMAGES, MANY, ORDER, PATIENCE = 1e-3, 30, 64, 11, 20, 60.0
 
 
-def problem(network: str, batch: int) -> tuple[Callable, tuple]:
+def problem(
+  network: str, batch: int, options: dict | None = None
+) -> tuple[Callable, tuple]:
   """(losses(params, x, y) -> [B], (params, x, y)).
 
   Ten noisy patterns are learned for a few steps: at the start there is hardly
-  a spectrum to see.
+  a spectrum to see. The network has the options of `NETWORKS` or these.
   """
-  module = models.build(network, **NETWORKS[network][0])
+  if options is None:
+    options = NETWORKS[network][0]
+  module = models.build(network, **options)
   rng = np.random.default_rng(0)
   y = rng.integers(10, size=batch)
   x = 0.5 + 0.1 * rng.normal(size=(10, 32, 32, 3))[y]
@@ -89,8 +94,29 @@ def compiled(fun: Callable, args: tuple) -> Callable:
   return run
 
 
-def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
-  """(run(setting, seed), the settings from cheap to dear)."""
+def unset(fun: Callable) -> Callable:
+  """fun(key, *args) as `compiled` wants it: without a setting to look at."""
+  return lambda key, _, *args: fun(key, *args)
+
+
+def by_steps(make: Callable, args: tuple) -> Callable:
+  """run(steps, seed) of make(steps), each compiled once."""
+  runs = {}
+
+  def run(steps, seed):
+    if steps not in runs:
+      runs[steps] = compiled(unset(make(steps)), args)
+    return runs[steps](None, seed)
+
+  return run
+
+
+def ours(job: str, losses: Callable) -> tuple[Callable, tuple]:
+  """(fun(key, setting, params, x, y), the settings from cheap to dear).
+
+  A product also takes the direction. A λ_max comes with the products that it
+  took, the trace with its standard error.
+  """
 
   def at(x, y):
     return lambda params: losses(params, x, y).mean()
@@ -98,8 +124,10 @@ def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
   def gradient(key, setting, params, x, y):
     return jax.grad(at(x, y))(params)
 
-  def product(key, setting, params, x, y):
-    return curvature.hvp(at(x, y), params, params)
+  def product(key, setting, params, x, y, v):
+    # `v` are the parameters again, but XLA must not know: for that direction a
+    # product has twins, and it leaves out up to a third of the work.
+    return curvature.hvp(at(x, y), params, v)
 
   def shared(key, setting, params, x, y):
     mvp = curvature.linearize_hvp(at(x, y), params)
@@ -108,52 +136,70 @@ def ours(job: str, losses: Callable, args: tuple) -> tuple[Callable, tuple]:
 
   def lambda_max(key, tol, params, x, y):
     grad, mvp = curvature.grad_and_hvp(at(x, y), params)
-    return curvature.top_eigenpairs(mvp, grad, order=ORDER, tol=tol)[0][0]
+    pairs = curvature.eigenpairs(mvp, grad, order=ORDER, tol=tol)
+    return pairs.values[0], pairs.products
 
   def coarse(key, tol, params, x, y):
     grad, quarter = curvature.grad_and_hvp(at(x[::4], y[::4]), params)
     near = curvature.top_eigenpairs(quarter, grad, order=6)[1]
     v0 = jax.tree.map(lambda leaf: leaf[0], near)
     mvp = curvature.linearize_hvp(at(x, y), params)
-    return curvature.top_eigenpairs(mvp, v0, order=ORDER, tol=tol)[0][0]
+    pairs = curvature.eigenpairs(mvp, v0, order=ORDER, tol=tol)
+    return pairs.values[0], pairs.products
 
   def trace(key, setting, params, x, y):
-    return curvature.hessian_trace(at(x, y), params, key, draws=DRAWS)[0]
+    return curvature.hessian_trace(at(x, y), params, key, draws=DRAWS)
 
   def input_lambda(key, tol, params, x, y):
-    x, y = x[:IMAGES], y[:IMAGES]
     _, mvp = curvature.per_example(lambda x: losses(params, x, y), x)
     v0 = jax.random.normal(key, x.shape)
-    find = curvature.per_example_eigenpairs
-    return find(mvp, v0, order=ORDER, tol=tol).values
+    pairs = curvature.per_example_eigenpairs(mvp, v0, order=ORDER, tol=tol)
+    return pairs.values, pairs.products
 
   fun = {'input': input_lambda}.get(job) or locals()[job]
   tols = (0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 3e-3, 1e-3)
   settings = tols if job in ('lambda_max', 'coarse', 'input') else (None,)
-  return compiled(fun, args), settings
+  return fun, settings
 
 
 def entries(job: str, losses: Callable, args: tuple, t: Any) -> dict:
   """{library: (run(setting, seed), settings)}, ours first."""
-  import curvature_peers as peers
+  from benchmarks import curvature_peers as peers
 
-  mean, found = lambda *a: losses(*a).mean(), {'ours': ours(job, losses, args)}
+  def own(job):
+    fun, settings = ours(job, losses)
+    given = args
+    if job == 'input':
+      given = args[0], *(a[:IMAGES] for a in args[1:])
+    elif job == 'product':
+      given = *args, args[0]
+    run = compiled(fun, given)
+    if job in ('lambda_max', 'coarse', 'trace', 'input'):
+      return lambda setting, seed: run(setting, seed)[0], settings
+    return run, settings
+
+  mean, runs = lambda *a: losses(*a).mean(), {'ours': own(job)}
   if job in ('product', 'shared'):
-    found['our gradient'] = ours('gradient', losses, args)
+    runs['our gradient'] = own('gradient')
   if job in ('gradient', 'product', 'shared'):
-    return found | getattr(peers, job)(t)
+    return runs | getattr(peers, job)(t)
   if job == 'lambda_max':
-    found['ours, coarse'] = ours('coarse', losses, args)
-    return found | peers.lambda_max(t) | peers.jax_lambda_max(mean, args)
+    runs['ours, coarse'] = own('coarse')
+    runs |= peers.lambda_max(t)
+    for name, make in curvature_jax.lambda_max(mean).items():
+      runs[name] = by_steps(make, args), curvature_jax.STEPS
+    return runs
   if job == 'trace':
-    jaxs = peers.jax_trace(mean, args, DRAWS)
-    return found | peers.trace(t, DRAWS) | jaxs
-  return found | peers.input_lambda(t, IMAGES)
+    runs |= peers.trace(t, DRAWS)
+    for name, fun in curvature_jax.trace(mean, DRAWS).items():
+      runs[name] = compiled(unset(fun), args), (None,)
+    return runs
+  return runs | peers.input_lambda(t, IMAGES)
 
 
 def reference(job: str, t: Any) -> np.ndarray | None:
   """The converged value, from PyTorch's products."""
-  import curvature_peers as peers
+  from benchmarks import curvature_peers as peers
 
   if job == 'lambda_max':
     return peers.scipy_top(t.retained(), t.size, 20, 1e-6, 99)
@@ -285,8 +331,11 @@ def main() -> None:
     print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))
   if args.loops:
     return loops(batch)
-  import torch_twin
+  import torch
 
+  from benchmarks import torch_twin
+
+  torch.set_num_threads(os.cpu_count())
   losses, at = problem(args.network, batch)
   twin = torch_twin.Twin(args.network, at[0], NETWORKS[args.network][0])
   t = torch_twin.Torch(twin, *torch_twin.data(args.network, *at[1:]))
@@ -296,13 +345,15 @@ def main() -> None:
     name, setting = args.peak
     run, _ = entries(args.jobs[0], losses, at, t)[name]
     return print(peak(run, ast.literal_eval(setting)))
+  print('not installed:', *curvature_jax.missing() or ['nothing'])
   print(f'{t.size} parameters, {batch} images, losses agree to {gap:.0e}')
   for job in args.jobs:
     chosen = table(job, losses, at, t, args.rounds)
     for name, setting in chosen.items() if args.memory else ():
       out = subprocess.run(
-        [sys.executable, __file__, '--network', args.network, '--jobs', job]
-        + ['--batch', str(batch), '--peak', name, str(setting)],
+        [sys.executable, '-m', 'benchmarks.curvature', '--jobs', job]
+        + ['--network', args.network, '--batch', str(batch)]
+        + ['--peak', name, str(setting)],
         capture_output=True, text=True, check=True,
       )  # fmt: skip
       print(f'{name:20s} peak {float(out.stdout.split()[-1]):7.0f} MB')

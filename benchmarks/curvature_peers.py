@@ -1,47 +1,31 @@
-"""How do other libraries do each job, on the weights of our networks?
+"""Curvature in PyTorch's libraries, on the weights of our networks.
 
-Each function of `JOBS` gives {library: Entry} for one problem. What a library
-does not have is made from its products, with scipy's `eigsh` or a loop.
+Each function named after a job gives {library: Entry} for one problem, of the
+libraries that are installed. What a library does not have is made from its
+products, with scipy's `eigsh` or a loop. An entry returns when its work has
+ended, for what it returns is on the host.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-import curvlinops
-import hessian_eigenthings as eigenthings
-import jax
-import jax.numpy as jnp
-import lineax
-import matfree.decomp
-import matfree.stochtrace
 import numpy as np
 import torch
-import traceax
-from jax.flatten_util import ravel_pytree
-from pyhessian.utils import hessian_vector_product
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch.nn import functional as F
-from torch_twin import Torch, flat
 
-STEPS = (8, 10, 12, 14, 17, 20, 25, 30, 40, 60)  # of Lanczos
+from benchmarks.curvature_jax import STEPS, Entry, present
+from benchmarks.torch_twin import Torch, flat, noise
+
 TOLS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of PyHessian's power iteration
 BASES = (6, 8, 10, 13, 16, 20, 30)  # ARPACK's vectors before it restarts
 
 
-class Entry(NamedTuple):
-  """run(setting, seed) -> number or array; settings, the cheapest first."""
-
-  run: Callable[[Any, int], Any]
-  settings: Sequence = (None,)
-
-
-def scipy_top(mvp, size, basis, tol, seed):
+def scipy_top(mvp, size, basis, tol, seed, device='cpu'):
   """λ_max by ARPACK from a torch product; at least `basis` products."""
-  operator = LinearOperator(
-    (size, size),
-    lambda v: mvp(torch.tensor(v.reshape(-1), dtype=torch.float32)).numpy(),
-    dtype=np.float32,
-  )
+
+  def product(v):
+    v = torch.tensor(v.reshape(-1), dtype=torch.float32, device=device)
+    return mvp(v).cpu().numpy()
+
+  operator = LinearOperator((size, size), product, dtype=np.float32)
   v0 = np.random.default_rng(seed).normal(size=size).astype(np.float32)
   return eigsh(operator, 1, which='LA', ncv=basis, v0=v0, tol=tol)[0][0]
 
@@ -54,21 +38,26 @@ def gradient(t: Torch) -> dict[str, Entry]:
 
 
 def product(t: Torch) -> dict[str, Entry]:
+  v = t.direction
+
   def pyhessian_(_, seed):
+    from pyhessian.utils import hessian_vector_product
+
     h = t.pyhessian()
-    return flat(hessian_vector_product(h.gradsH, h.params, t.split(t.noise(0))))
+    return flat(hessian_vector_product(h.gradsH, h.params, t.split(v)))
 
   def torch_func(_, seed):
     point = tuple(p.detach() for p in t.params)
     grad = torch.func.grad(t.loss, tuple(range(len(point))))
-    return flat(torch.func.jvp(grad, point, t.split(t.noise(0)))[1])
+    return flat(torch.func.jvp(grad, point, t.split(v))[1])
 
-  return {
+  entries = {
     'PyHessian': Entry(pyhessian_),
-    'eigenthings': Entry(lambda _, seed: t.eigenthings().matvec(t.noise(0))),
-    'curvlinops': Entry(lambda _, seed: t.curvlinops() @ t.noise(0)),
+    'eigenthings': Entry(lambda _, seed: t.eigenthings().matvec(v)),
+    'curvlinops': Entry(lambda _, seed: t.curvlinops() @ v),
     'torch.func': Entry(torch_func),
   }
+  return present(entries)
 
 
 def shared(t: Torch) -> dict[str, Entry]:
@@ -76,7 +65,7 @@ def shared(t: Torch) -> dict[str, Entry]:
 
   def repeat(make):
     def run(count, seed):
-      mvp, v = make(), t.noise(0)
+      mvp, v = make(), t.direction
       for _ in range(count):
         v = mvp(v / v.norm())
       return v
@@ -95,25 +84,26 @@ def lambda_max(t: Torch) -> dict[str, Entry]:
     return t.pyhessian().eigenvalues(maxIter=1000, tol=tol)[0][0]
 
   def eigenthings_(steps, seed):
-    found = eigenthings.lanczos(
+    import hessian_eigenthings as eigenthings
+
+    pairs = eigenthings.lanczos(
       t.eigenthings(), k=1, max_iter=steps, which='LA', seed=seed
     )
-    return found.eigenvalues[0].item()
+    return pairs.eigenvalues[0].item()
 
-  return {
+  def arpack(make):
+    return Entry(
+      lambda basis, seed: scipy_top(make(), t.size, basis, 0.1, seed, t.device),
+      BASES,
+    )
+
+  entries = {
     'PyHessian': Entry(pyhessian_, TOLS),
     'eigenthings': Entry(eigenthings_, STEPS),
-    'curvlinops': Entry(
-      lambda basis, seed: scipy_top(
-        t.curvlinops().__matmul__, t.size, basis, 0.1, seed
-      ),
-      BASES,
-    ),
-    'torch.func': Entry(
-      lambda basis, seed: scipy_top(t.linearized(), t.size, basis, 0.1, seed),
-      BASES,
-    ),
+    'curvlinops': arpack(lambda: t.curvlinops().__matmul__),
+    'torch.func': arpack(t.linearized),
   }
+  return present(entries)
 
 
 def trace(t: Torch, draws: int) -> dict[str, Entry]:
@@ -122,11 +112,15 @@ def trace(t: Torch, draws: int) -> dict[str, Entry]:
     return np.mean(t.pyhessian().trace(maxIter=draws, tol=-np.inf))
 
   def eigenthings_(_, seed):
+    import hessian_eigenthings as eigenthings
+
     return eigenthings.hutchinson(
       t.eigenthings(), num_samples=draws, seed=seed
     ).estimate
 
   def curvlinops_(_, seed):
+    import curvlinops
+
     torch.manual_seed(seed)
     return curvlinops.hutchinson_trace(t.curvlinops(), draws).item()
 
@@ -135,12 +129,13 @@ def trace(t: Torch, draws: int) -> dict[str, Entry]:
     signs = [t.noise(seed * draws + i).sign() for i in range(draws)]
     return np.mean([(v @ mvp(v)).item() for v in signs])
 
-  return {
+  entries = {
     'PyHessian': Entry(pyhessian_),
     'eigenthings': Entry(eigenthings_),
     'curvlinops': Entry(curvlinops_),
     'torch.func': Entry(torch_func),
   }
+  return present(entries)
 
 
 def input_lambda(t: Torch, count: int) -> dict[str, Entry]:
@@ -171,8 +166,7 @@ def input_lambda(t: Torch, count: int) -> dict[str, Entry]:
 
   def entry(make):
     def run(steps, seed):
-      g = torch.Generator().manual_seed(seed)
-      return block_lanczos(make(), torch.randn(x.shape, generator=g), steps)
+      return block_lanczos(make(), noise(x.shape, seed, x.device), steps)
 
     return Entry(run, STEPS)
 
@@ -201,52 +195,10 @@ def block_lanczos(mvp, v, steps):
     scale = torch.stack(alphas, 1).abs().amax(1, keepdim=True)
     lost = w.norm(dim=1, keepdim=True) <= 1e-5 * scale
     w = clean(torch.where(lost, torch.randn_like(w), w))
-    betas.append(w.norm(dim=1).where(~lost[:, 0], torch.zeros(())))
+    betas.append(w.norm(dim=1).where(~lost[:, 0], 0))
     v = w / w.norm(dim=1, keepdim=True)
   off = torch.diag_embed(torch.stack(betas[:-1], 1), 1)
   t = torch.diag_embed(torch.stack(alphas, 1)) + off + off.mT
   values = torch.linalg.eigvalsh(t)
-  return values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0].numpy()
-
-
-def jax_lambda_max(mean_loss: Callable, args: tuple) -> dict[str, Entry]:
-  def fun(steps, key, params, *data):
-    mvp, point = linearized(mean_loss, params, data)
-    v0 = jax.random.normal(key, point.shape)
-    found = matfree.decomp.tridiag_sym(steps)(mvp, v0)
-    return jnp.linalg.eigvalsh(found.J_small)[-1]
-
-  jitted = jax.jit(fun, static_argnums=0)
-  run = lambda steps, seed: float(jitted(steps, jax.random.key(seed), *args))
-  return {'matfree': Entry(run, STEPS)}
-
-
-def jax_trace(mean_loss: Callable, args: tuple, draws: int) -> dict:
-  def matfree_(key, params, *data):
-    mvp, point = linearized(mean_loss, params, data)
-    sampler = matfree.stochtrace.sampler_signs(point, num=draws)
-    estimate = matfree.stochtrace.estimator_monte_carlo(
-      matfree.stochtrace.monte_carlo_trace(), sampler
-    )
-    return estimate(mvp, key)
-
-  def traceax_(key, params, *data):
-    mvp, point = linearized(mean_loss, params, data)
-    shape = jax.ShapeDtypeStruct(point.shape, point.dtype)
-    operator = lineax.FunctionLinearOperator(mvp, shape, lineax.symmetric_tag)
-    sampler = traceax.RademacherSampler(float)
-    estimator = traceax.HutchinsonEstimator(sampler)
-    return estimator.estimate(key, operator, draws)[0]
-
-  def entry(fun):
-    jitted = jax.jit(fun)
-    return Entry(lambda _, seed: float(jitted(jax.random.key(seed), *args)))
-
-  return {'matfree': entry(matfree_), 'traceax': entry(traceax_)}
-
-
-def linearized(mean_loss: Callable, params: Any, data: tuple) -> tuple:
-  """(v [n] -> H v from one linearisation, params [n])."""
-  point, unravel = ravel_pytree(params)
-  grad = jax.grad(lambda p: mean_loss(unravel(p), *data))
-  return jax.linearize(grad, point)[1], point
+  top = values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
+  return top.cpu().numpy()

@@ -1,7 +1,7 @@
 """What does one training gradient of every objective cost, in plain ones?
 
-  python benchmarks/objectives.py
-  python benchmarks/objectives.py --steps 7 --points 8 --only pgd,igr
+  python -m benchmarks.objectives
+  python -m benchmarks.objectives --steps 7 --points 8 --only pgd,igr
 
 All on one small softplus CNN with random weights and images. Time: one call of
 each in turn, the median of the rounds, compilation left out; ratios of one run

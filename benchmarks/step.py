@@ -1,7 +1,7 @@
 """What does a training step cost, beside PyTorch and inside a loop?
 
-  python benchmarks/step.py          our CNN step and PyTorch's, interleaved
-  python benchmarks/step.py --loops  top level against scan body, four ops
+  python -m benchmarks.step          our CNN step and PyTorch's, interleaved
+  python -m benchmarks.step --loops  top level against scan body, four ops
 
 The first needs PyTorch. The second shows a fall back to slow convolutions: a
 scan body must cost what the top level costs, give or take the load of the
@@ -10,7 +10,6 @@ machine. Ratios of one run mean something, times of two runs do not.
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 
 import jax
@@ -19,6 +18,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from benchmarks import turns
 from implicit_attr import models
 from implicit_attr.runtime import programs
 
@@ -105,25 +105,8 @@ def torch_step(args, x, y, last: bool, lr=0.05) -> Callable[[], None]:
   return run
 
 
-def interleave(runs: dict[str, Callable[[], None]], rounds: int) -> dict:
-  """{name: (wall, cpu) seconds [rounds]}, one call of each in turn."""
-  times = {name: [] for name in runs}
-  for run in runs.values():
-    run()
-    run()
-  for _ in range(rounds):
-    for name, run in runs.items():
-      time.sleep(0.02)  # lets the other library's idle threads go to sleep
-      wall, cpu = time.perf_counter(), time.process_time()
-      run()
-      times[name].append(
-        (time.perf_counter() - wall, time.process_time() - cpu)
-      )
-  return {name: np.array(t).T for name, t in times.items()}
-
-
-def loops(module, params, x, y, turns: int) -> dict[str, Callable[[], None]]:
-  """Four ops at the top level and as the body of a scan of `turns`."""
+def loops(module, params, x, y, length: int) -> dict[str, Callable[[], None]]:
+  """Four ops at the top level and as the body of a scan of `length`."""
   fun = lambda p, x: loss_fn(module, p, x, y)
   in_theta = jax.grad(fun)
   ops = {  # name: (op of (carry, params, x), the carry)
@@ -138,7 +121,7 @@ def loops(module, params, x, y, turns: int) -> dict[str, Callable[[], None]]:
   runs = {}
   for name, (op, carry) in ops.items():
     runs[name] = synchronised(jax.jit(op), carry, params, x)
-    body = jax.jit(repeat(op, turns))
+    body = jax.jit(repeat(op, length))
     runs[f'{name}, scan'] = synchronised(body, carry, params, x)
   return runs
 
@@ -147,13 +130,13 @@ def synchronised(fun: Callable, *args) -> Callable[[], None]:
   return lambda: jax.block_until_ready(fun(*args))
 
 
-def repeat(op: Callable, turns: int) -> Callable:
-  """`turns` calls of `op` in a scan, each depending on the one before."""
+def repeat(op: Callable, length: int) -> Callable:
+  """`length` calls of `op` in a scan, each depending on the one before."""
   small = lambda a, b: a + 1e-6 * b
 
   def fun(carry, *args):
     body = lambda c, _: (jax.tree.map(small, c, op(c, *args)), None)
-    return lax.scan(body, carry, length=turns)[0]
+    return lax.scan(body, carry, length=length)[0]
 
   return fun
 
@@ -170,21 +153,23 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=15)
   args = parser.parse_args()
   programs.keep_memory()  # as in a run; PyTorch gains and loses nothing
-  turns = 5
+  length = 5
   module, params, x, y = problem(args)
   if args.loops:
-    runs = loops(module, params, x, y, turns)
+    runs = loops(module, params, x, y, length)
   else:
     runs = {
       'jax': jax_step(module, params, x, y),
       'torch': torch_step(args, x, y, False),
       'torch, channels last': torch_step(args, x, y, True),
     }
-  times = interleave(runs, args.rounds)
+  for run in runs.values():
+    run()
+  times = turns.interleave(runs, args.rounds)
   print(f'jax {jax.__version__}, {os.cpu_count()} cores, load', end=' ')
   print(*(f'{load:.1f}' for load in os.getloadavg()), vars(args))
   for name, (wall, cpu) in times.items():
-    n = turns if name.endswith('scan') else 1
+    n = length if name.endswith('scan') else 1
     print(
       f'{name:24s} wall {np.median(wall) / n * 1e3:7.1f} ms (least '
       f'{wall.min() / n * 1e3:7.1f}), CPU {np.median(cpu) / n * 1e3:7.1f} ms'

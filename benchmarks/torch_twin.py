@@ -1,17 +1,12 @@
-"""What is a network of ours in PyTorch, with the same weights and loss?"""
+"""A network of ours in PyTorch: the same weights and loss, on any device."""
 
-import os
+from typing import Any
 
-import curvlinops
-import hessian_eigenthings as eigenthings
 import jax
 import numpy as np
-import pyhessian
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-torch.set_num_threads(os.cpu_count())
 
 
 class Twin(nn.Module):
@@ -19,26 +14,52 @@ class Twin(nn.Module):
 
   'SAME' pads below and to the right where PyTorch pads all around. On mirrored
   images and kernels the two are equal, at no cost, so that is what
-  convolutional twins work on.
+  convolutional twins work on. Batch normalisation is that of training.
+
+  Args:
+    fused: attention by PyTorch's own kernels, which have no second derivative.
   """
 
-  def __init__(self, name: str, params: dict, options: dict):
+  def __init__(
+    self,
+    name: str,
+    params: dict,
+    options: dict,
+    device: str = 'cpu',
+    fused: bool = False,
+  ):
     super().__init__()
-    self.forward_of, self.options = getattr(self, name), options
-    self.flat = nn.ParameterDict()
+    kind = 'resnet' if name.startswith('resnet') else name
+    self.forward_of, self.options = getattr(self, kind), options
+    self.fused, self.flat = fused, nn.ParameterDict()
+    self.statistics = {}
+    place = lambda layer: int(layer.split('_')[1])
+    hidden = [n for n in params if n.startswith(('conv_', 'dense_'))]
+    self.hidden = ['first', *sorted(hidden, key=place)]
     for path, w in jax.tree.leaves_with_path(params):
-      layer, kind = ([key.key for key in path] + [''])[:2]
+      layer, *rest = [key.key for key in path]
+      kind = rest[-1] if rest else ''
       w = np.asarray(w)
       if kind == 'kernel' and w.ndim == 4:
         w = w[::-1, ::-1].transpose(3, 2, 0, 1)
       elif name == 'cnn' and (layer, kind) == ('hidden', 'kernel'):
-        channels = params['conv_2']['bias'].size
+        channels = params[self.hidden[-1]]['bias'].size
         side = round((w.shape[0] / channels) ** 0.5)
         w = w.reshape(side, side, channels, -1)[::-1, ::-1]
         w = w.transpose(3, 2, 0, 1).reshape(w.shape[3], -1)
       elif kind == 'kernel':
         w = w.T
-      self.flat[f'{layer}/{kind}'] = nn.Parameter(torch.tensor(w.copy()))
+      w = torch.tensor(w.copy(), device=device)
+      self.flat[f'{layer}/{kind}'] = nn.Parameter(w)
+      if 'batch' in rest:
+        self.statistics[layer] = torch.zeros_like(w), torch.ones_like(w)
+    self.layers = {key.split('/')[0] for key in self.flat}
+    self.biased = {key for key in self.flat if key.endswith('/bias')}
+    self.blocks = sorted(
+      name.removesuffix('_conv_0')
+      for name in self.layers
+      if name.endswith('_conv_0')
+    )
 
   def forward(self, x):
     return self.forward_of(x)
@@ -47,8 +68,17 @@ class Twin(nn.Module):
     w = self.flat[f'{layer}/kernel']
     if w.shape[-1] == 1 and stride == 2:  # mirrored: the other pixels
       x, stride = x[:, :, 1::2, 1::2], 1
-    b = self.flat[f'{layer}/bias']
+    b = f'{layer}/bias'
+    b = self.flat[b] if b in self.biased else None
     return F.conv2d(x, w, b, stride, w.shape[-1] // 2)
+
+  def unit(self, conv, norm, x, stride=1):
+    """A convolution and, where there is one, its batch normalisation."""
+    x = self.conv(conv, x, stride)
+    if norm not in self.statistics:
+      return x
+    w, b = self.flat[f'{norm}/scale'], self.flat[f'{norm}/bias']
+    return F.batch_norm(x, *self.statistics[norm], w, b, True, 0.1, 1e-5)
 
   def dense(self, layer, x):
     return F.linear(x, self.flat[f'{layer}/kernel'], self.flat[f'{layer}/bias'])
@@ -59,22 +89,25 @@ class Twin(nn.Module):
 
   def mlp(self, x):
     x = x.flatten(1)
-    for layer in ('first', 'dense_1'):
+    for layer in self.hidden:
       x = F.relu(self.dense(layer, x))
     return self.dense('logits', x)
 
   def cnn(self, x):
-    for layer in ('first', 'conv_1', 'conv_2'):
+    for layer in self.hidden:
       x = F.relu(self.conv(layer, x, 1 if layer == 'first' else 2))
     return self.dense('logits', F.relu(self.dense('hidden', x.flatten(1))))
 
-  def resnet8(self, x):
-    x = F.relu(self.conv('first', x))
-    for i in range(3):
-      name, stride = f'stage_{i}_block_0', 2 if i else 1
-      y = F.relu(self.conv(f'{name}_conv_0', x, stride))
-      y = self.conv(f'{name}_conv_1', y)
-      x = F.relu((self.conv(f'{name}_skip', x, stride) if i else x) + y)
+  def resnet(self, x):
+    x = F.relu(self.unit('first', 'first_norm', x))
+    for block in self.blocks:
+      skip = f'{block}_skip'
+      stride = 2 if skip in self.layers else 1
+      y = self.unit(f'{block}_conv_0', f'{block}_norm_0', x, stride)
+      y = self.unit(f'{block}_conv_1', f'{block}_norm_1', F.relu(y))
+      if skip in self.layers:
+        x = self.unit(skip, f'{skip}_norm', x, stride)
+      x = F.relu(x + y)
     return self.dense('logits', x.mean((2, 3)))
 
   def vit(self, x):
@@ -93,27 +126,38 @@ class Twin(nn.Module):
         .transpose(1, 2)
         for n in ('query', 'key', 'value')
       )
-      a = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
-      y = (a @ v).transpose(1, 2).reshape(x.shape)
+      if self.fused:
+        y = F.scaled_dot_product_attention(q, k, v)
+      else:
+        y = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+      y = y.transpose(1, 2).reshape(x.shape)
       x = x + self.dense(f'{name}_out', y)
       y = F.gelu(self.dense(f'{name}_mlp_0', self.norm(f'{name}_norm_1', x)))
       x = x + self.dense(f'{name}_mlp_1', y)
     return self.dense('logits', self.norm('norm', x)[:, 0])
 
 
-def data(name: str, x, y) -> tuple[torch.Tensor, torch.Tensor]:
+def data(
+  name: str, x: Any, y: Any, device: str = 'cpu'
+) -> tuple[torch.Tensor, torch.Tensor]:
   """x [B, H, W, C] and labels as the twin of `name` wants them."""
   x = np.asarray(x)
-  if name in ('cnn', 'resnet8'):
+  if mirrored(name):
     x = x[:, ::-1, ::-1].transpose(0, 3, 1, 2)
-  return torch.tensor(x.copy()), torch.tensor(np.asarray(y), dtype=torch.long)
+  y = torch.tensor(np.asarray(y), dtype=torch.long, device=device)
+  return torch.tensor(x.copy(), device=device), y
+
+
+def mirrored(name: str) -> bool:
+  """Whether the twin wants images mirrored, channels first."""
+  return name not in ('mlp', 'vit')
 
 
 class Torch:
   """What the entries of PyTorch's libraries share."""
 
   def __init__(self, net: Twin, x: torch.Tensor, y: torch.Tensor):
-    self.net, self.data = net, (x, y)
+    self.net, self.data, self.device = net, (x, y), x.device
     self.params = list(net.parameters())
     self.names = [name for name, _ in net.named_parameters()]
     self.size = sum(p.numel() for p in self.params)
@@ -128,20 +172,31 @@ class Torch:
     parts = v.split([p.numel() for p in self.params])
     return tuple(a.view_as(p) for a, p in zip(parts, self.params, strict=True))
 
+  @property
+  def direction(self):
+    """What products are taken with: the parameters, as ours are."""
+    return flat(self.params)
+
   def noise(self, seed):
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(self.size, generator=g)
+    return noise((self.size,), seed, self.device)
 
   def pyhessian(self):
+    import pyhessian
+
     for p in self.params:
       p.grad = None
-    return pyhessian.hessian(self.net, F.cross_entropy, self.data, cuda=False)
+    cuda = self.device.type == 'cuda'
+    return pyhessian.hessian(self.net, F.cross_entropy, self.data, cuda=cuda)
 
   def eigenthings(self):
+    import hessian_eigenthings as eigenthings
+
     loss = eigenthings.supervised_loss(F.cross_entropy)
     return eigenthings.HessianOperator(self.net, [self.data], loss)
 
   def curvlinops(self):
+    import curvlinops
+
     return curvlinops.HessianLinearOperator(
       self.net, nn.CrossEntropyLoss(), self.params, [self.data],
       check_deterministic=False,
@@ -162,6 +217,12 @@ class Torch:
     return lambda v: flat(
       torch.autograd.grad(grads, self.params, self.split(v), retain_graph=True)
     )
+
+
+def noise(shape, seed: int, device) -> torch.Tensor:
+  """Normal numbers, drawn where they are used."""
+  torch.manual_seed(seed)
+  return torch.randn(shape, device=device)
 
 
 def flat(tensors):
