@@ -15,6 +15,7 @@ from implicit_attr.attacks.black_box import attack_black_box, square
 from implicit_attr.attacks.map_losses import OBJECTIVES
 from implicit_attr.attacks.measures import MEASURES
 from implicit_attr.attacks.prediction import PredictionResult, fgsm, pgd
+from implicit_attr.attacks.radius import RadiusResult, half_radius
 from implicit_attr.attacks.result import AttackResult, warn_stalled
 from implicit_attr.attacks.sensitivity import WorstCase, worst_sensitivity
 
@@ -24,11 +25,13 @@ __all__ = [
   'OBJECTIVES',
   'AttackResult',
   'PredictionResult',
+  'RadiusResult',
   'WorstCase',
   'apgd',
   'attack_attribution',
   'attack_black_box',
   'fgsm',
+  'half_radius',
   'legacy',
   'pgd',
   'random_sign',

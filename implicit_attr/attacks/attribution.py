@@ -50,6 +50,7 @@ def attack_attribution(
   target: Array | None = None,
   mask: Array | None = None,
   penalty: float | Array = 1.0,
+  start: Array | None = None,
 ) -> AttackResult:
   """Searches the ball around x for the image whose map is least like x's.
 
@@ -91,6 +92,9 @@ def attack_attribution(
     target: region or map of the two targeted objectives.
     mask: the pixels of a 'patch', [H, W] or [B, H, W].
     penalty: weight of the penalty; may be traced.
+    start: images [B, H, W, C] from which the first restart begins, brought
+      into the ball; what an attack at another radius found, say. It counts as
+      visited.
 
   Returns:
     AttackResult. `x_adv` is inside the ball and the box and its score is never
@@ -156,6 +160,7 @@ def attack_attribution(
     step_size=jnp.asarray(step_size, x.dtype),
     schedule=jnp.geomspace(*betas, steps, dtype=x.dtype),
     restarts=restarts,
+    start=start,
   )
   kept = best.found
   if label_rule == 'penalty':

@@ -78,11 +78,13 @@ def descend(
   schedule: Array,
   restarts: int,
   random_start: bool = True,
+  start: Array | None = None,
   keep_last: bool = False,
 ) -> tuple[Best, Array, Array]:
   """Walks down `len(schedule)` steps from each start; x itself has start_score.
 
-  `step_size` is one number or one a step.
+  `step_size` is one number or one a step; `start`, where the first walk begins
+  once it is brought into the ball, near x if None.
   With `keep_last` a restart is worth its last image, good or bad, as in
   published protocols; the best restart is kept all the same.
 
@@ -105,6 +107,9 @@ def descend(
       # stationary but where the label still holds; the others anywhere.
       share = jnp.where(turn == 0, FIRST_START, 1).astype(x.dtype)
       here = balls.project(space, x + share * (here - x))
+      if start is not None:
+        given = balls.project(space, start)
+        here = jnp.where(turn == 0, given, here)
 
     def step(carry, now):
       (z, best, state), (setting, size) = carry, now

@@ -31,6 +31,7 @@ def row(
     if key.startswith(prefix)
   }
   scores, shares = part(f'score/{attack}/'), part('faithfulness/')
+  curves = part(f'radius/{attack}/')
   undefined = np.any([np.isnan(a) for a in scores.values()], axis=0)
   return {
     'attribution': name,
@@ -44,6 +45,32 @@ def row(
     'n_undefined': int(undefined.sum()),
     'metrics': {metric: interval(a) for metric, a in scores.items()},
     'faithfulness': {metric: interval(a) for metric, a in shares.items()},
+    **(_radii(curves, part('radius/'), settings) if curves else {}),
+  }
+
+
+def _radii(curves: dict, both: dict, settings: Evaluation) -> dict[str, Any]:
+  """The curves over `settings.radii`, and how many images lie at their ends.
+
+  'area' is that between the share left under noise and under the attack, over
+  log ε, as a share of what it could be.
+  """
+  ends = curves.pop('censored')
+  at_each = lambda a: zip(*(interval(v).items() for v in a.T), strict=True)
+  curve = {
+    metric: {pairs[0][0]: [value for _, value in pairs] for pairs in at_each(a)}
+    for metric, a in curves.items()
+  }
+  where = np.log2(settings.radii)
+  gap = both[f'{BASELINE}/topk'] - curves['topk']
+  area = np.trapezoid(gap, where, axis=1) / np.ptp(where)
+  return {
+    'curve': {'eps': list(settings.radii), **curve},
+    'censored': {
+      name: float(np.mean(ends == end)) if len(ends) else None
+      for name, end in (('below', -1), ('above', 1))
+    },
+    'area': interval(area),
   }
 
 
@@ -96,5 +123,10 @@ def arrays(
       f'score/{name}/{key.removeprefix("score/")}': value
       for key, value in examples.items()
       if key.startswith(f'score/{attack}/')
+    }
+    kept |= {
+      f'radius/{name}/{key.removeprefix("radius/")}': value
+      for key, value in examples.items()
+      if key.startswith(f'radius/{attack}/')
     }
   return kept

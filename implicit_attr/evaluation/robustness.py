@@ -25,6 +25,9 @@ from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 SEED = 0
 """Attacks and noise start alike in every arm, so that arms are paired."""
 
+BISECTIONS = 4
+"""Of a factor of two between radii: ε50 is known to a factor of 2 ** (1 / 32)."""
+
 
 class Robustness:
   """The attacks that `settings` name, as compiled programs, for any params.
@@ -77,6 +80,12 @@ class Robustness:
       (m, o): bound(self._attacked, drawn, m, o)
       for m in settings.attributions
       for o in settings.attacks
+    }
+    swept = settings.attributions if settings.radii else ()
+    self._sweeps = {
+      (m, o): bound(self._swept, (1, 2), m, o)
+      for m in swept
+      for o in (*settings.attacks, BASELINE)
     }
     self.jobs = len(self._attacks)
 
@@ -147,6 +156,8 @@ class Robustness:
     last = keys.stream(SEED, BASELINE, 0), np.float32(0)
     for program in self._attacks.values():
       program.prepare(params, batch['image'], *last)
+    for program in self._sweeps.values():
+      program.prepare(params, batch['image'], last[0])
     for program in self._maps.values():
       program.prepare(params, each, labels)
     self._noise.prepare(params, batch['image'], *last)
@@ -196,6 +207,7 @@ class Robustness:
       'map/clean': clean,
       **{f'faithfulness/{metric}': a for metric, a in shares.items()},
       **self._changed(name, BASELINE, params, batch, noise, clean),
+      **self._radii(name, BASELINE, params, i, batch),
     }
 
   def _of_attack(
@@ -214,7 +226,17 @@ class Robustness:
       f'kept/{objective}': attack['kept'],
       **adv,
       **self._changed(name, objective, params, batch, noise | adv, clean),
+      **self._radii(name, objective, params, i, batch),
     }
+
+  def _radii(self, name, kind, params, i, batch) -> dict[str, Array]:
+    """Of chunk `i`: the radius that leaves half, and the curves over radii."""
+    if not self._sweeps:
+      return {}
+    # One draw of signs for all maps; a start of its own for each attack.
+    what = kind if kind == BASELINE else f'{name}/{kind}'
+    key, _ = self._drawn(what, i)
+    return self._sweeps[name, kind](params, batch['image'], key)
 
   def _changed(self, name, kind, params, batch, examples, clean) -> dict:
     """The map of what an attack or noise left, and how like `clean` it is."""
@@ -266,6 +288,42 @@ class Robustness:
         steps=settings.steps, restarts=settings.restarts,
         surrogate=surrogate if self._smooth_fn else None, **self._ball(eps),
       )._asdict()  # fmt: skip
+
+  def _swept(self, name, kind, params, x, key) -> dict[str, Array]:
+    """The attack, or random signs, over all radii, each with half the steps."""
+    settings = self._settings
+    predict = lambda x: self._apply_fn(params, x)[0]
+    explain = self._explain(name, self._apply_fn, params)
+    surrogate = None
+    if self._smooth_fn:
+      surrogate = lambda x, y, beta: self._explain(
+        name, functools.partial(self._smooth_fn, beta=beta), params
+      )(x, y)
+
+    def find(x, y, eps, start):
+      problem = key, explain, predict, x, y
+      if kind == BASELINE:
+        result = attacks.random_sign(*problem, **self._ball(eps))
+      else:
+        result = attacks.attack_attribution(
+          *problem, objective=kind, steps=-(-settings.steps // 2),
+          restarts=1, start=start, surrogate=surrogate, **self._ball(eps),
+        )  # fmt: skip
+      return result.x_adv, result.score
+
+    with numerics.exact():
+      y = jnp.argmax(predict(x), axis=-1).astype(jnp.int32)
+      found = attacks.half_radius(find, x, y, settings.radii, BISECTIONS)
+      clean = explain(x, y)
+      like = functools.partial(scores.similar, settings.k, ('ssim',), x, clean)
+      curves = jax.lax.map(
+        lambda z: like(explain(z, y)), jnp.swapaxes(found.x_adv, 0, 1)
+      )
+    return {
+      f'score/{kind}/log2_eps50': jnp.log2(found.eps50),
+      f'radius/{kind}/censored': found.censored,
+      **{f'radius/{kind}/{name}': a.T for name, a in curves.items()},
+    }
 
   def _noisy(self, params, x, key, eps) -> dict[str, Array]:
     """Random signs, the same for every map; and what is predicted for x."""

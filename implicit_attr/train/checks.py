@@ -4,6 +4,7 @@ Written beside the fields of `settings`. Each is (name of the field, value) ->
 the value kept, or raises InputError with what is allowed.
 """
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
@@ -83,6 +84,17 @@ def some_of(names: Callable[[], Any], least: int = 1) -> Check:
     return tuple(value)
 
   return check
+
+
+def ascending(field: str, value: Any) -> tuple[float, ...]:
+  """None, or two or more positive numbers, the smallest first."""
+  ok = isinstance(value, tuple | list) and len(value) != 1
+  rule = 'a tuple of two or more positive numbers, the smallest first, or ()'
+  errors.require(field, value, ok, rule)
+  kept = tuple(real(0, open_low=True)(field, v) for v in value)
+  rising = all(a < b for a, b in itertools.pairwise(kept))
+  errors.require(field, value, rising, rule)
+  return kept
 
 
 def flag(field: str, value: Any) -> bool:

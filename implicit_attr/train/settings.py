@@ -19,6 +19,7 @@ from implicit_attr.runtime import dist, programs
 from implicit_attr.train import optim
 from implicit_attr.train.checks import (
   Frozen,
+  ascending,
   count,
   flag,
   keywords,
@@ -195,6 +196,7 @@ class Evaluation:
   similarities: Annotated[
     tuple[str, ...], some_of(lambda: SIMILARITIES, 0)
   ] = ()
+  radii: Annotated[tuple[float, ...], ascending] = ()
   certificates: Annotated[bool, flag] = False
   sanity: Annotated[bool, flag] = False
 
@@ -214,6 +216,11 @@ class Evaluation:
     errors.require(
       f'{prefix}eps', self.eps, self.eps <= 4096,
       'in pixel units, at most 4096 for l2',
+    )  # fmt: skip
+    errors.require(
+      f'{prefix}radii', self.radii,
+      self.radii[-1:] <= ((1 if self.norm == 'linf' else 4096),),
+      'in pixel units, at most 1 for linf and 4096 for l2',
     )  # fmt: skip
     errors.require(
       f'{prefix}checkpoints', self.checkpoints, 'last' in self.checkpoints,
