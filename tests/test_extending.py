@@ -264,10 +264,11 @@ def follow(page, copy):
 
 
 def test_the_whole_page_in_a_copy_of_the_package(tmp_path):
-  for folder in ('implicit_attr', 'configs'):
-    shutil.copytree(
-      ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns('__pyc*')
-    )
+  shutil.copytree(
+    ROOT / 'implicit_attr', tmp_path / 'implicit_attr',
+    ignore=shutil.ignore_patterns('__pyc*'),
+  )  # fmt: skip
+  (tmp_path / 'configs').symlink_to('implicit_attr/configs')
   for page in blocks('diff'):
     follow(page, tmp_path)
   for code in blocks('python'):

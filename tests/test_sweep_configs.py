@@ -8,8 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from configs.sweeps import ablations, cost, explicit
 from implicit_attr import claims
+from implicit_attr.configs.sweeps import ablations, cost, explicit
 from implicit_attr.runtime import cadence
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment
@@ -25,7 +25,7 @@ STEPS_PER_EPOCH = 23
 
 def built(name: str, argument: str | None) -> list[sweep.Arm]:
   """The arms, each override applied to its base; [] if there is no such."""
-  module = importlib.import_module(f'configs.sweeps.{name}')
+  module = importlib.import_module(f'implicit_attr.configs.sweeps.{name}')
   try:
     found = module.get_config(argument)
   except ValueError as e:
