@@ -67,6 +67,8 @@ def base() -> ml_collections.ConfigDict:
       'input_order': 8,  # at most this many for an example's input Hessian
       'input_tol': 0.03,
       'sharpness_batches': 4,
+      # Training examples, at most all, for λ_max at milestones and the end.
+      'whole': 0,
     },
     'evaluation': {  # evaluation.evaluate
       'attributions': (

@@ -171,6 +171,7 @@ class Track:
   input_order: Annotated[int, count(1, 10_000)]
   input_tol: Annotated[float, real(0, open_low=True)]
   sharpness_batches: Annotated[int, count(2, 10_000)]
+  whole: Annotated[int, count(0, 1 << 31)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
