@@ -54,6 +54,7 @@ def base() -> ml_collections.ConfigDict:
       'tensorboard': False,
       # Stored pixels beyond this are streamed, not kept on the device.
       'resident_bytes': 2 << 30,
+      'precision': 'float32',  # or 'bfloat16', of the training passes alone
     },
     'track': {  # tracking.Tracker
       'every': '12.5%',  # all probes; also at milestones
