@@ -115,6 +115,9 @@ class Tracker:
     for program in (self._parameters, self._inputs, self._attention):
       if dense.any() and program:
         program.wait()
+    whole = dense & (met | (step == self._total))
+    if self._whole and whole.any():
+      self._whole.wait()
     jax.block_until_ready(state.params)
     began = time.perf_counter()
     if dense.any():
@@ -125,7 +128,6 @@ class Tracker:
       if self._attention:
         measured |= self._attention(*ask(top))[1]
       self._record(step, dense, jax.device_get(measured), rows, keep=True)
-    whole = dense & (met | (step == self._total))
     if self._whole and whole.any():
       found = jax.device_get(self._whole(self._own(whole), state, memory))
       for i in np.flatnonzero(whole):

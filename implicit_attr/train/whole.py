@@ -49,6 +49,10 @@ class Whole:
     """Begins to compile."""
     self._program.prepare(*self._arguments(due, state, start))
 
+  def wait(self) -> None:
+    """Returns when what was prepared is compiled."""
+    self._program.wait()
+
   def __call__(self, due: np.ndarray, state: State, start: Tree) -> Tree:
     """'param/train_lambda_max', its residual bound '…_residual' and the number
     of products '…_products', of the lanes that are `due`; zeros elsewhere.
