@@ -33,7 +33,7 @@ _KINDS = {
   'undecided': 'open', 'not enough runs': 'open',
 }  # fmt: skip
 _CHANGES = {
-  'topk': 'top-k kept', 'log2_eps50': 'log₂ radius at half of the top-k set',
+  'topk': 'top-k kept', 'log2_eps50': 'log₂ ε50',
 }  # fmt: skip
 _COLOURS = (canvas.BLUE, canvas.ORANGE, canvas.GREEN, canvas.PURPLE)
 
