@@ -230,7 +230,7 @@ def test_a_claim(run, effect):
       })  # fmt: skip
   verdict = claims.judge_one(list(claims.CLAIMS.values())[-1], records)
   assert verdict.claim.name == 'C7'
-  wanted = 'supported' if effect > 0 else 'contradicted'
+  wanted = 'supported' if effect > 0 else 'reversed'
   assert verdict.verdict == wanted
   others = [record | {'objective': 'pgd'} for record in records]
   verdict = claims.judge_one(claims.CLAIMS['C7'], others)

@@ -124,7 +124,7 @@ def c3(root: pathlib.Path) -> claims.Verdict:
 
 @pytest.mark.parametrize('slow, said', [(1.0, 'supported'), (0.5, None)])
 def test_cost_gives_c3_a_verdict(small, tmp_path, slow, said):
-  """Larger rates at half the speed: contradicted there, and only there."""
+  """Larger rates at half the speed: reversed there, and only there."""
   for arm in small['cost']:
     large = arm.config['optim']['lr'] == max(cost.SMALL['rates'])
     write_run(tmp_path, arm, 100 * slow if large else 100)
