@@ -17,8 +17,13 @@ setuptools.setup(
   long_description=(here / 'README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=setuptools.find_packages(include=['implicit_attr*']),
-  package_data={'implicit_attr.report': ['*.j2', '*.css']},
+  # Folders of configs have no __init__.py: a config is run as a file, too.
+  packages=setuptools.find_namespace_packages(include=['implicit_attr*']),
+  package_data={
+    'implicit_attr': ['py.typed'],
+    'implicit_attr.report': ['*.j2', '*.css'],
+  },
+  entry_points={'console_scripts': ['implicit_attr=implicit_attr.main:start']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',

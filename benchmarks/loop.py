@@ -22,7 +22,7 @@ import time
 import jax
 import numpy as np
 
-from configs import cifar_resnet8, cifar_vit
+from implicit_attr.configs import cifar_resnet8, cifar_vit
 from implicit_attr.runtime import programs
 from implicit_attr.train import advance, experiment, loop
 from implicit_attr.train.feed import Feed

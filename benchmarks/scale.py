@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import digits_cnn
 from implicit_attr import curvature, losses, models, train
+from implicit_attr.configs import digits_cnn
 from implicit_attr.runs import checkpoint
 from implicit_attr.runtime import dist
 from implicit_attr.train import experiment

@@ -14,11 +14,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from implicit_attr import errors, report
 from implicit_attr.attacks import inputs
+from implicit_attr.attribution import graph
+from implicit_attr.curvature.flat import warn_of_state
 from implicit_attr.evaluation import robustness
 from implicit_attr.runtime import dist
 from implicit_attr.train.settings import Evaluation, record
@@ -36,6 +39,11 @@ STALLED = (
   '(ReLU) has no second derivative; pass smooth_fn=, the same parameters with '
   'softplus'
 )
+SOFTENED = (
+  'Attacks follow the network with softplus(β) for its rectifiers, which were '
+  'found in its jaxpr; every score is of the network itself.'
+)
+LAYOUTS = ('NHWC', 'NCHW')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +84,9 @@ def audit(
   y: Array | Sequence[int],
   *,
   eps: float,
+  layout: str | None = None,
+  mean: Array | Sequence[float] | float = 0.0,
+  std: Array | Sequence[float] | float = 1.0,
   smooth_fn: Callable[..., Any] | None = None,
   mask: Array | None = None,
   attributions: Sequence[str] = ATTRIBUTIONS,
@@ -92,17 +103,26 @@ def audit(
   """Attacks the maps of a network and puts random signs beside each number.
 
   Means over the images that are labelled rightly, with 95 % bootstrap
-  intervals. A network with ReLU needs `smooth_fn`, or the attacks on its
-  gradients have none to follow: such images are counted as stalled, and a
-  warning says so. A similarity that is not defined for an image (the map is 0
-  everywhere) is left out of its mean, and the table counts such images.
+  intervals. A network with ReLU has no second derivative for an attack to
+  follow: `smooth_fn`, or if it is not given the network with softplus for the
+  rectifiers that `graph.softened` finds in it, has. Images without an attack
+  gradient are counted as stalled, and a warning says so. A similarity that is
+  not defined for an image (the map is 0 everywhere) is left out of its mean,
+  and the table counts such images.
 
   Args:
-    apply_fn: (params, x) -> logits [B, C], or (logits, out).
-    params: what `apply_fn` takes, any tree.
+    apply_fn: (params, x) -> logits [B, C], or (logits, out). One logit z, as
+      [B] or [B, 1], is a binary head: its classes have logits -z/2 and z/2, so
+      the sign is the class and the probability sigmoid(z).
+    params: what `apply_fn` takes, any tree; leaves that look like running
+      statistics are warned of, for they belong into `apply_fn`.
     x: images [N, H, W, C], 0 to 1; or uint8, which is divided by 255.
     y: labels [N], integers.
     eps: size of the change, pixel units: 8 / 255, not 8.
+    layout: 'NHWC' or 'NCHW', of `x` and of what `apply_fn` takes. Maps and
+      arrays of the result are NHWC always.
+    mean, std: one number or one a channel; `apply_fn` is given (x - mean) /
+      std, while `x` and `eps` stay in pixel units and the box is [0, 1].
     smooth_fn: (params, x, beta) -> as `apply_fn`, the same network with
       softplus(β) for its ReLU.
     mask: bool [N, H, W], where the truth is known.
@@ -119,7 +139,8 @@ def audit(
 
   Raises:
     InputError: images or labels that do not fit, values outside 0 to 1, an
-      unknown name, a number out of range.
+      unknown name, a number out of range; no `layout` for images that look
+      like NCHW (second axis at most 4, last axis larger).
   """
   given = {
     'attributions': tuple(attributions), 'attacks': tuple(objectives),
@@ -133,25 +154,29 @@ def audit(
   x, y, notes = np.asarray(x), np.asarray(y), ()
   if x.dtype == np.uint8:
     x, notes = x / np.float32(255), ('Images of uint8 were divided by 255.',)
+  x = _channels_last(x, layout)
   inputs.check(x, y, eps=eps, norm=norm, bounds=(0.0, 1.0))
   most = math.sqrt(x[0].size)
   errors.require(
     'eps', eps, eps <= most,
     f'in pixel units, at most {most:g}, the diagonal of the box: 8/255, not 8',
   )  # fmt: skip
-  network = _with_out(apply_fn)
+  warn_of_state('params', params)
+  into = _standardised(mean, std, layout, x.shape[-1])
+  network = _with_out(apply_fn, into)
   logits, _ = network(params, jnp.asarray(x[:1]))
   errors.require(
     'y', int(y.max()), int(y.max()) < logits.shape[-1],
     f'labels < {logits.shape[-1]}',
   )  # fmt: skip
+  smooth = smooth_fn and _with_out(smooth_fn, into)
+  if smooth is None and _softens(network, params, x[:1]):
+    smooth, notes = graph.softened(network), (*notes, SOFTENED)
   batch = {'image': x, 'label': y.astype(np.int32)}
   if mask is not None:
     batch['mask'] = np.asarray(mask)
   rows, arrays = [], {}
-  attack = robustness.Robustness(
-    network, batch, settings, dist.mesh(), smooth_fn and _with_out(smooth_fn)
-  )
+  attack = robustness.Robustness(network, batch, settings, dist.mesh(), smooth)
   for new_rows, new_arrays in attack(params):
     rows += new_rows
     arrays |= new_arrays
@@ -161,11 +186,58 @@ def audit(
   return Audit(rows, arrays, given, notes)
 
 
-def _with_out(fun: Callable[..., Any]) -> ApplyFn:
-  """`fun` as an apply_fn, with an empty `out` where it gives logits alone."""
+def _channels_last(x: np.ndarray, layout: str | None) -> np.ndarray:
+  """x as [N, H, W, C]; refused if it looks like another layout."""
+  if layout is not None:
+    errors.choose('layout', layout, LAYOUTS)
+  errors.require('x.shape', x.shape, x.ndim == 4, 'four axes, images')
+  other = layout is None and x.shape[1] <= 4 < x.shape[-1]
+  errors.require(
+    'x.shape', x.shape, not other,
+    "[N, H, W, C]; pass layout='NCHW' if these are [N, C, H, W]",
+  )  # fmt: skip
+  return np.moveaxis(x, 1, -1) if layout == 'NCHW' else x
 
-  def apply_fn(*args, **kwargs):
-    result = fun(*args, **kwargs)
-    return result if isinstance(result, tuple) else (result, {})
+
+def _standardised(
+  mean: Any, std: Any, layout: str | None, channels: int
+) -> Callable[[Array], Array]:
+  """What turns images [B, H, W, C] in pixel units into a network's input."""
+  mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+  for name, a in (('mean', mean), ('std', std)):
+    fits = a.shape in ((), (channels,)) and bool(np.isfinite(a).all())
+    errors.require(name, a, fits, f'one finite number, or {channels}')
+  errors.require('std', std, bool((std > 0).all()), 'more than 0')
+  mean, std = (np.broadcast_to(a, (1, 1, 1, channels)) for a in (mean, std))
+
+  def into(x: Array) -> Array:
+    if mean.any() or (std != 1).any():
+      x = ((x - mean) / std).astype(x.dtype)
+    return jnp.moveaxis(x, -1, 1) if layout == 'NCHW' else x
+
+  return into
+
+
+def _with_out(
+  fun: Callable[..., Any], into: Callable[[Array], Array]
+) -> ApplyFn:
+  """`fun` of into(x) as an apply_fn: two classes at least, and an `out`."""
+
+  def apply_fn(params, x, *args, **kwargs):
+    result = fun(params, into(x), *args, **kwargs)
+    logits, out = result if isinstance(result, tuple) else (result, {})
+    if logits.shape in ((len(x),), (len(x), 1)):
+      z = logits.reshape(-1, 1) / 2
+      logits = jnp.concatenate([-z, z], axis=-1)
+    return logits, out
 
   return apply_fn
+
+
+def _softens(network: ApplyFn, params: Params, x: Array) -> bool:
+  """Whether there are rectifiers in `network` that softplus can replace."""
+  try:
+    jax.eval_shape(graph.softened(network), params, x, np.float32(1))
+  except errors.InputError:
+    return False
+  return True

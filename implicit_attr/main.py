@@ -1,6 +1,7 @@
 """Trains, tracks, evaluates and reports, as one config says.
 
   python -m implicit_attr.main --config configs/digits_cnn.py
+  implicit_attr --config digits_cnn
 
 Kept short on purpose: everything it calls can be imported and tested, or used
 from a notebook.
@@ -20,16 +21,20 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+import implicit_attr
 from implicit_attr import errors
 
 STOPPED = 143
 
+CONFIGS = pathlib.Path(__file__).parent / 'configs'
+"""Configs that come with the package: `--config digits_cnn` names one."""
 MODES = ('train', 'evaluate', 'report', 'sweep', 'theory')
 CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='a config file, and after a colon its argument'
-)
+  'config', help_string='a config file, or the name of one that comes with '
+  'the package, and after a colon its argument',
+)  # fmt: skip
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'folder of the run; runs/<config>[-argument] if not given'
 )
@@ -143,6 +148,28 @@ def _workdir() -> pathlib.Path:
   return pathlib.Path('runs', name).absolute()
 
 
+def located(name: str) -> str:
+  """The file that `--config=name` means, with its argument after the colon.
+
+  A file that exists is itself, with or without '.py'; else it is a config of
+  the package: 'digits_cnn', 'sweeps/lr_batch:small', with 'configs/' or
+  'implicit_attr/configs/' before it if one likes.
+
+  Raises:
+    InputError: neither is there.
+  """
+  path, colon, argument = name.partition(':')
+  inside = re.sub(r'^(implicit_attr/)?configs/', '', path)
+  tried = [pathlib.Path(path), pathlib.Path(f'{path}.py')]
+  tried += [CONFIGS / inside, CONFIGS / f'{inside}.py']
+  for file in tried:
+    if file.is_file():
+      return f'{file}{colon}{argument}'
+  files = {f.relative_to(CONFIGS) for f in CONFIGS.rglob('*.py')}
+  known = {f.with_suffix('').as_posix() for f in files} - {'common'}
+  errors.choose('--config', path, {*known, 'a file'})
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags and looks at what does not depend on a config's values.
 
@@ -155,11 +182,14 @@ def parse(argv: list[str]) -> list[str]:
   empty = [m[1] for arg in argv if (m := form.fullmatch(arg))]
   given, sys.argv = sys.argv, [arg for arg in argv if not form.fullmatch(arg)]
   try:
+    for i, arg in enumerate(sys.argv):
+      if match := re.fullmatch(r'(--?config=)(.+)', arg):
+        sys.argv[i] = match[1] + located(match[2])
+      elif i and re.fullmatch(r'--?config', sys.argv[i - 1]):
+        sys.argv[i] = located(arg)
     rest = flags.FLAGS(sys.argv)
     flag = flags.FLAGS['config']
     name = config_flags.get_config_filename(flag) if flag.present else ''
-    if name and not os.path.isfile(name.partition(':')[0]):
-      raise errors.InputError(f'--config={name!r} must be a file that exists')
     config = _CONFIG.value
     if name:
       errors.require(
@@ -252,7 +282,17 @@ def _guarded(argv: list[str]) -> int:
   return status
 
 
-if __name__ == '__main__':
+def start() -> None:
+  """The program from its first line to its exit status."""
+  if '--version' in sys.argv[1:]:
+    print(f'implicit_attr {implicit_attr.__version__}')
+    return
+  if os.getcwd() not in sys.path:  # as with python -m
+    sys.path.insert(0, os.getcwd())
   sys.unraisablehook = _unraisable
   _talk()
   app.run(_guarded, flags_parser=_flags)
+
+
+if __name__ == '__main__':
+  start()

@@ -40,7 +40,7 @@ TOO_FEW = 3
 
 
 def written(estimate: claims.Estimate) -> str:
-  value, low, high, _ = estimate
+  value, low, high = estimate[:3]
   if not math.isfinite(value):
     return '–'
   return f'{value:+.3f} [{low:+.3f}, {high:+.3f}]'
@@ -58,7 +58,7 @@ def gains(verdict: claims.Verdict) -> str:
     f = cell.fields
     settings = [
       str(f[name]).replace('_', ' ')
-      for name in ('loss', 'attention', 'features', 'map')
+      for name in ('measure', 'loss', 'attention', 'features', 'map')
       if f.get(name)
     ]
     place = found.setdefault(tuple(settings), {})
@@ -69,7 +69,7 @@ def gains(verdict: claims.Verdict) -> str:
   def text(cell: claims.Cell | None) -> str:
     if cell is None or cell.seeds < TOO_FEW:
       return '–'
-    mark = {'supported': '**', 'contradicted': '_'}.get(cell.verdict, '')
+    mark = {'supported': '**', 'reversed': '_'}.get(cell.verdict, '')
     return f'{mark}{written(cell.estimate)}{mark}'
 
   return table(
@@ -181,9 +181,10 @@ def attacked(run: pathlib.Path, rule: str, name: str) -> dict:
 
 def main(trees: Sequence[str]) -> None:
   for tree in map(pathlib.Path, trees):
-    records, problems = claims.read(tree)
+    everything, problems = claims.read(tree)
+    records = [r for r in everything if not r.get('absent')]
     print(f'\n### {tree.name}: {len(problems)} runs without an evaluation\n')
-    for verdict in claims.judge(records):
+    for verdict in claims.judge(everything):
       if not verdict.cells:
         continue
       print(

@@ -28,7 +28,7 @@ RULES = {
   'test_accuracy': 'equal accuracy',
 }
 LEADING = 'gradient'
-CLAIM = claims.CLAIMS['C1']
+SIZE = claims.CLAIMS['C1'].secondary['topk']
 BASES = {'mlp': 'base', 'resnet8': 'resnet'}
 """Network -> what an ablation of it is an ablation of."""
 
@@ -38,7 +38,7 @@ def start(records: list[dict]) -> str:
 
 
 def written(estimate: claims.Estimate, mark: str = '') -> str:
-  value, low, high, n = estimate
+  value, low, high, n = estimate[:4]
   if not math.isfinite(value) or n < claims.SEEDS:
     return '–'
   return f'{mark}{value:+.3f} [{low:+.3f}, {high:+.3f}]{mark}'
@@ -58,14 +58,14 @@ def gains(
 
 def gain(tree: dict, name: str, rule: str, of: str = LEADING):
   found = gains(tree, name, rule, of)
-  return claims.paired_bootstrap(np.stack([*found.values()] or [[np.nan]]))
+  return claims.paired_mean(np.stack([*found.values()] or [[np.nan]]))
 
 
 def beyond(tree: dict, name: str, rule: str) -> claims.Estimate:
   """The gain less that of what `name` is an ablation of, seed by seed."""
   mine, other = gains(tree, name, rule), gains(tree, start(tree[name]), rule)
   both = [mine[s] - other[s] for s in mine if s in other]
-  return claims.paired_bootstrap(np.stack(both or [[np.nan]]))
+  return claims.paired_mean(np.stack(both or [[np.nan]]))
 
 
 def means(records: list[dict]) -> list[str]:
@@ -87,7 +87,7 @@ def means(records: list[dict]) -> list[str]:
 def draw(tree: dict, path: pathlib.Path) -> None:
   names = list(tree)
   figure, axis = plt.subplots(figsize=(6.4, 0.34 * len(names) + 1))
-  axis.axvspan(-CLAIM.smallest, CLAIM.smallest, color='#EEEEEE', lw=0)
+  axis.axvspan(-SIZE, SIZE, color='#EEEEEE', lw=0)
   axis.axvline(0, color='k', lw=0.7)
   for place, (rule, label) in enumerate(RULES.items()):
     colour = ('#0072B2', '#E69F00', '#009E73')[place]
@@ -150,6 +150,7 @@ def main(root: str, cost: str | None = None) -> None:
   tree = {}
   for folder in sorted(p for p in pathlib.Path(root).iterdir() if p.is_dir()):
     records, problems = claims.read(folder)
+    records = [r for r in records if not r.get('absent')]
     for run, why in problems.items():
       print(f'{run} {why}', file=sys.stderr)
     if records:
@@ -174,8 +175,8 @@ def main(root: str, cost: str | None = None) -> None:
       cells = [name.replace('_', ' ')]
       for rule in RULES:
         found = gain(tree, name, rule, of)
-        said = claims.verdicts.decide('gain', found, CLAIM.smallest)
-        mark = {'supported': '**', 'contradicted': '_'}.get(said, '')
+        said = claims.verdicts.decide('gain', found, SIZE)
+        mark = {'supported': '**', 'reversed': '_'}.get(said, '')
         cells.append(written(found, mark))
       if of == LEADING:
         alone = name == start(tree[name])

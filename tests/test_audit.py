@@ -52,19 +52,103 @@ def test_the_attack_moves_maps_further_than_random_signs_do(problem):
   assert f'{topk["topk"]:.3f}' in str(result)
 
 
-def test_piecewise_linear_maps_do_not_move_and_a_smooth_network_mends_it(
-  problem,
-):
-  params, x, y = problem
+def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
+  params, x, _ = problem
   relu, smooth = network(jax.nn.relu), lambda params, x, beta: network(
     lambda z: jax.nn.softplus(beta * z) / beta
   )(params, x)  # fmt: skip
   y = np.asarray(jnp.argmax(relu(params, x)[0], -1))
+  by_hand = audit(relu, params, x, y, eps=0.1, smooth_fn=smooth, **FEW)
+  forms = {
+    'relu': relu,
+    'jitted': jax.jit(relu),
+    'vmapped': lambda p, x: jax.vmap(lambda x: relu(p, x[None])[0][0])(x),
+    'where': network(lambda z: jnp.where(z > 0, z, 0)),
+  }
+  for name, form in forms.items():
+    own = audit(form, params, x, y, eps=0.1, **FEW)
+    assert own.rows[0]['n_stalled'] == 0, name
+    assert 'softplus(β) for its rectifiers' in str(own)
+    np.testing.assert_allclose(
+      own.arrays['score/gradient/topk/topk'],
+      by_hand.arrays['score/gradient/topk/topk'],
+      atol=1e-5, err_msg=name,
+    )  # fmt: skip
+  assert 'softplus' not in str(by_hand)
+
+
+@pytest.mark.parametrize('smooth', [jnp.tanh, jax.nn.elu, jax.nn.softplus])
+def test_a_network_without_a_kink_gets_no_surrogate(problem, smooth):
+  params, x, _ = problem
+  y = np.asarray(jnp.argmax(network(smooth)(params, x)[0], -1))
+  result = audit(network(smooth), params, x, y, eps=0.1, **FEW)
+  assert 'rectifiers' not in str(result)
+
+
+def test_kinks_that_are_not_understood_stall_with_a_warning(problem):
+  params, x, _ = problem
+  absolute = network(jnp.abs)
+  y = np.asarray(jnp.argmax(absolute(params, x)[0], -1))
   with pytest.warns(UserWarning, match='smooth_fn='):
-    stuck = audit(relu, params, x, y, eps=0.1, **FEW)
+    stuck = audit(absolute, params, x, y, eps=0.1, **FEW)
   assert stuck.rows[0]['n_stalled'] == 12
-  moved = audit(relu, params, x, y, eps=0.1, smooth_fn=smooth, **FEW)
-  assert moved.rows[0]['n_stalled'] == 0
+
+
+def test_the_layout_of_images_changes_no_number():
+  draw = np.random.default_rng(1)
+  x = draw.random((6, 5, 8, 3), np.float32)
+  params = {
+    'w': jnp.array(draw.normal(size=(120, 16)), jnp.float32),
+    'v': jnp.array(draw.normal(size=(16, 3)), jnp.float32),
+  }
+  y = np.asarray(jnp.argmax(network(jnp.tanh)(params, x)[0], -1))
+  last = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
+  first = lambda p, x: network(jnp.tanh)(p, jnp.moveaxis(x, 1, -1))
+  turned = np.moveaxis(x, -1, 1)
+  with pytest.raises(errors.InputError, match="layout='NCHW'"):
+    audit(first, params, turned, y, eps=0.1, **FEW)
+  found = audit(first, params, turned, y, eps=0.1, layout='NCHW', **FEW)
+  for name in ('map/gradient/clean', 'score/gradient/topk/topk'):
+    np.testing.assert_allclose(
+      found.arrays[name], last.arrays[name], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_mean_and_std_stay_between_the_image_and_the_network(problem):
+  params, x, y = problem
+  whole = audit(
+    lambda p, x: network(jnp.tanh)(p, (x - 0.5) / 0.25), params, x, y,
+    eps=0.1, **FEW,
+  )  # fmt: skip
+  given = audit(
+    network(jnp.tanh), params, x, y, eps=0.1, mean=0.5, std=[0.25], **FEW
+  )
+  assert given.rows == whole.rows
+  plain = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
+  assert given.rows != plain.rows
+
+
+@pytest.mark.parametrize('shape', [(-1,), (-1, 1)])
+def test_the_sign_of_a_single_logit_is_its_class(problem, shape):
+  params, x, _ = problem
+  first = lambda p, x: network(jnp.tanh)(p, x)[0][:, 0]
+  middle = float(jnp.median(first(params, x)))
+  one = lambda p, x: (first(p, x) - middle).reshape(shape)
+  z = one(params, x).ravel()
+  y = np.asarray(z > 0).astype(int)
+  assert 0 < y.sum() < 12
+  result = audit(one, params, x, y, eps=0.1, **FEW)
+  assert result.rows[0]['n'] == 12  # all are labelled rightly
+  two = lambda p, x: jnp.stack([-(z := one(p, x).ravel()) / 2, z / 2], -1)
+  assert result.rows == audit(two, params, x, y, eps=0.1, **FEW).rows
+
+
+def test_running_statistics_among_the_parameters_are_named(problem):
+  params, x, y = problem
+  whole = {'params': params, 'batch_stats': {'norm': {'mean': jnp.zeros(3)}}}
+  apply_fn = lambda v, x: network(jnp.tanh)(v['params'], x)
+  with pytest.warns(UserWarning, match=r'batch_stats.*norm.*mean'):
+    audit(apply_fn, whole, x, y, eps=0.0, **FEW)
 
 
 def test_the_truth_where_known_is_compared_with_the_map(problem):
@@ -81,6 +165,9 @@ def test_the_truth_where_known_is_compared_with_the_map(problem):
     ({'x': lambda x: x + 2}, 'x='),
     ({'x': lambda x: np.full_like(x, np.nan)}, 'finite'),
     ({'x': lambda x: x[..., 0]}, 'x.shape'),
+    ({'layout': 'HWC'}, 'layout='),
+    ({'std': 0.0}, 'std='),
+    ({'mean': [0.1, 0.2]}, 'mean='),
     ({'y': lambda y: y + 3}, 'labels < 3'),
     ({'y': lambda y: y[:3]}, 'y.shape'),
     ({'attributions': ('gradeint',)}, 'gradient'),

@@ -72,7 +72,7 @@ def test_the_first_cell_installs_where_the_package_is_missing(
   code = cells('quickstart', 'code')[0]
   exec(code, {})
   assert not ran  # everything is here: nothing to do
-  found = {'implicit_attr': object(), 'configs': None}
+  found = {'implicit_attr': None}
   monkeypatch.setattr(importlib.util, 'find_spec', found.get)
   exec(code, {})
   (git, *_, url, clone), (python, *_, target) = ran

@@ -260,3 +260,21 @@ def test_non_finite_passes_through_under_jit():
   fun = lambda x: jnp.sum(jnp.log(x - 1))
   product = jax.jit(lambda x: curvature.linearize_hvp(fun, x)(x))(VECTOR)
   assert not jnp.any(jnp.isfinite(product))
+
+
+def test_leaves_that_are_no_parameters_are_named():
+  """linen's whole `variables`, and nnx split without a type."""
+  from flax import nnx
+
+  whole = {'params': {'w': jnp.ones(2)}, 'batch_stats': {'mean': jnp.ones(2)}}
+  total = lambda tree: sum(jnp.sum(a**2) for a in jax.tree.leaves(tree))
+  with pytest.warns(UserWarning, match=r"\['batch_stats'\]\['mean'\]"):
+    curvature.linearize_hvp(total, whole)
+  norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+  _, everything = nnx.split(norm)
+  with pytest.warns(UserWarning, match=r'2 leaves of x.*mean.*nnx\.Param'):
+    curvature.linearize_hvp(total, everything)
+  _, params, _ = nnx.split(norm, nnx.Param, ...)
+  curvature.linearize_hvp(total, params)  # a warning would be an error
+  # A layer may be called mean: it is its leaves' own names that count.
+  curvature.linearize_hvp(total, {'mean': {'kernel': jnp.ones(2)}})

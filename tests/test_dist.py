@@ -30,7 +30,7 @@ if address == 'SLURM':
   dist.initialize()
 elif address:
   dist.initialize(address, int(processes), int(process))
-from configs import digits_mlp
+from implicit_attr.configs import digits_mlp
 from implicit_attr import attacks, attribution, curvature, data, keys, probes
 from implicit_attr import train
 from implicit_attr.runtime import programs

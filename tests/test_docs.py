@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from configs import common
 from implicit_attr import attacks, claims, theory
+from implicit_attr.configs import common
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ('argument', 'extending', 'protocol')

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import digits_mlp
 from implicit_attr import report
+from implicit_attr.configs import digits_mlp
 from implicit_attr.evaluation import evaluate
 from implicit_attr.train import experiment
 from implicit_attr.train.lanes import Lanes

@@ -20,6 +20,7 @@ FLOORS = {
   'train': 4,
   'evaluation': 5,
   'sweeps': 6, 'claims': 6, 'report': 6, 'audit': 6, 'run': 6,
+  'configs': 6,
   'main': 7,
 }  # fmt: skip
 SEES = {
@@ -50,7 +51,7 @@ ONLY_IN = {
   'sklearn': {'data'},
   'matplotlib': {'report'},
   'jinja2': {'report'},
-  'ml_collections': {'main', 'sweeps'},
+  'ml_collections': {'configs', 'main', 'sweeps'},
   'scipy': {'claims', 'evaluation'},
 }
 

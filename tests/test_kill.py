@@ -25,7 +25,7 @@ SERVER = """
 import json, os, runpy, sys, warnings
 warnings.simplefilter('ignore')  # JAX warns of forks; no backend is up yet
 from ml_collections import config_flags
-from configs import digits_mlp
+from implicit_attr.configs import digits_mlp
 from implicit_attr import report, run
 import sklearn.datasets, matplotlib.figure
 for line in sys.stdin:

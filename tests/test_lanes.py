@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import digits_cnn, digits_mlp, digits_vit
 from implicit_attr import errors, models, run
+from implicit_attr.configs import digits_cnn, digits_mlp, digits_vit
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
 from implicit_attr.runs.metrics import read_metrics

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar_resnet8, digits_mlp, digits_vit
 from implicit_attr import data, train
+from implicit_attr.configs import cifar_resnet8, digits_mlp, digits_vit
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
 from implicit_attr.runtime import cadence

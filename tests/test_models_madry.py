@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from configs import mnist10k_madry
-from configs.sweeps import explicit
 from implicit_attr import attribution, losses, models, objectives
+from implicit_attr.configs import mnist10k_madry
+from implicit_attr.configs.sweeps import explicit
 from implicit_attr.errors import InputError
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment

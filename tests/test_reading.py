@@ -89,7 +89,6 @@ def undrawn(monkeypatch):
     return canvas.Image(path, alt, 3.5)
 
   monkeypatch.setattr(canvas, 'save', save)
-  monkeypatch.setattr(claims.statistics, 'RESAMPLES', 10)
 
 
 def damages(run):

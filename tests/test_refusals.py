@@ -16,8 +16,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common, digits_cnn, digits_mlp, digits_vit
 from implicit_attr import errors, run
+from implicit_attr.configs import common, digits_cnn, digits_mlp, digits_vit
 from implicit_attr.runtime import cadence, dist
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment, settings
@@ -152,7 +152,7 @@ def test_unknown_keys_and_missing_ones_are_refused(section):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_is_taken_and_read_back_from_its_json(name):
-  module = importlib.import_module(f'configs.{name}')
+  module = importlib.import_module(f'implicit_attr.configs.{name}')
   for argument in (None, 'smoke'):
     config = module.get_config(argument).to_dict()
     read = settings.read(config)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits_mlp
 from implicit_attr import attribution, similarity, train
+from implicit_attr.configs import digits_mlp
 from implicit_attr.evaluation import evaluate, sanity
 from implicit_attr.train import experiment
 from implicit_attr.train.advance import make_train_step

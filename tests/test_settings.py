@@ -15,8 +15,8 @@ import pickle
 import numpy as np
 import pytest
 
-from configs import common
 from implicit_attr import errors, models
+from implicit_attr.configs import common
 from implicit_attr.runtime import cadence
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment, settings
@@ -53,7 +53,7 @@ def of_json(config: dict) -> settings.Settings:
 def test_a_config_read_back_from_json_is_the_same_and_hashes_the_same(
   name, argument
 ):
-  module = importlib.import_module(f'configs.{name}')
+  module = importlib.import_module(f'implicit_attr.configs.{name}')
   config = module.get_config(argument).to_dict()
   read, again = settings.read(config), of_json(config)
   assert read == again and hash(read) == hash(again)
@@ -62,7 +62,7 @@ def test_a_config_read_back_from_json_is_the_same_and_hashes_the_same(
 
 @pytest.mark.parametrize('name', SWEEPS)
 def test_every_arm_of_every_sweep_is_read_and_read_back(name):
-  module = importlib.import_module(f'configs.sweeps.{name}')
+  module = importlib.import_module(f'implicit_attr.configs.sweeps.{name}')
   known = getattr(module, 'ARGUMENTS', ())
   for argument in (None, 'small', *known):
     try:
@@ -121,7 +121,8 @@ def own_fields() -> list[tuple[str, str]]:
   """(config, field) of what a config has beside the fields of all."""
   found = []
   for name in CONFIGS:
-    config = importlib.import_module(f'configs.{name}').get_config('smoke')
+    module = importlib.import_module(f'implicit_attr.configs.{name}')
+    config = module.get_config('smoke')
     for section, value in config.to_dict().items():
       if isinstance(value, dict) and section in ('model', 'data'):
         more = value.keys() - BASE[section].keys()
@@ -136,7 +137,8 @@ def own_fields() -> list[tuple[str, str]]:
 def test_a_bad_value_of_a_field_of_one_config_is_refused_by_name(
   name, field, bad
 ):
-  config = importlib.import_module(f'configs.{name}').get_config('smoke')
+  module = importlib.import_module(f'implicit_attr.configs.{name}')
+  config = module.get_config('smoke')
   given = changed(field, bad, config.to_dict())
   refused(lambda: build(given), field.rpartition('.')[2])
 

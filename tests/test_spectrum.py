@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from configs import digits_mlp
 from implicit_attr import train
+from implicit_attr.configs import digits_mlp
 from implicit_attr.evaluation.spectrum import Spectrum
 from implicit_attr.train import experiment
 

@@ -12,8 +12,8 @@ import jax
 import ml_collections
 import pytest
 
-from configs.sweeps import lr_batch
 from implicit_attr import errors
+from implicit_attr.configs.sweeps import lr_batch
 from implicit_attr.runs import lock, records
 from implicit_attr.runs.metrics import Metrics
 from implicit_attr.sweeps import summary, sweep
@@ -331,7 +331,7 @@ def test_the_table_reads_again_only_what_changed(tmp_path, monkeypatch):
 
 SWEEP = """
 import ml_collections
-from configs import digits_mlp
+from implicit_attr.configs import digits_mlp
 def get_config(arg=None):
   base = digits_mlp.get_config('smoke')
   base.model.widths = (8,)

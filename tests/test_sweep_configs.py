@@ -8,8 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from configs.sweeps import ablations, cost, explicit
 from implicit_attr import claims
+from implicit_attr.configs.sweeps import ablations, cost, explicit
 from implicit_attr.runtime import cadence
 from implicit_attr.sweeps import sweep
 from implicit_attr.train import experiment
@@ -25,7 +25,7 @@ STEPS_PER_EPOCH = 23
 
 def built(name: str, argument: str | None) -> list[sweep.Arm]:
   """The arms, each override applied to its base; [] if there is no such."""
-  module = importlib.import_module(f'configs.sweeps.{name}')
+  module = importlib.import_module(f'implicit_attr.configs.sweeps.{name}')
   try:
     found = module.get_config(argument)
   except ValueError as e:
@@ -124,7 +124,7 @@ def c3(root: pathlib.Path) -> claims.Verdict:
 
 @pytest.mark.parametrize('slow, said', [(1.0, 'supported'), (0.5, None)])
 def test_cost_gives_c3_a_verdict(small, tmp_path, slow, said):
-  """Larger rates at half the speed: contradicted there, and only there."""
+  """Larger rates at half the speed: reversed there, and only there."""
   for arm in small['cost']:
     large = arm.config['optim']['lr'] == max(cost.SMALL['rates'])
     write_run(tmp_path, arm, 100 * slow if large else 100)

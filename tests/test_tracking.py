@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from configs import digits_mlp
 from implicit_attr import losses, models, probes, train
+from implicit_attr.configs import digits_mlp
 from implicit_attr.train import experiment
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.tracking import Tracker
+from implicit_attr.train.whole import Whole
 
 
 def tiny(**track):
@@ -60,6 +61,7 @@ def measured():
           scale=2.0, order=9, tol=1e-12,
         ),
         **probes.confounders(apply_fn, params, batch),
+        'norms': probes.gradient_norms(*network),
       }  # fmt: skip
       return found, vector
 
@@ -75,10 +77,12 @@ def measured():
       return np.array(grads).reshape(5, 9), np.array(hessians)
 
     logits = lambda x: apply_fn(params, x)[0]
+    predicted = np.argmax(logits(x), axis=1)
+    assert (predicted != batch['label']).any()  # else it cannot be told apart
     exact = {
       'theta': np.array(hessian),
       'vector': np.array(ravel_pytree(vector)[0]),
-      'input': dense(lambda x, i: logits(x)[0, one(i)[1][0]]),
+      'input': dense(lambda x, i: logits(x)[0, predicted[i]]),
       'input_loss': dense(lambda x, i: loss(logits(x), one(i)[1])[0]),
       'w1': np.array(params['first']['kernel']).reshape(9, 6),
       'logits': np.array(logits(x)),
@@ -96,7 +100,9 @@ def test_parameter_curvature_is_that_of_the_dense_hessian(measured):
 
 
 @pytest.mark.parametrize('name', ['input', 'input_loss'])
-def test_input_curvature_is_that_of_dense_hessians(measured, name):
+def test_input_curvature_is_that_of_dense_hessians_of_the_predicted_class(
+  measured, name
+):
   found, exact = measured
   gradients, hessians = exact[name]
   norms = np.linalg.norm(gradients, axis=1)
@@ -106,6 +112,8 @@ def test_input_curvature_is_that_of_dense_hessians(measured, name):
     found[f'{name}/{key}'], want, rtol=1e-8
   )
   close('grad_norm', norms)
+  cheap = found['norms'][f'{name}/grad_norm']
+  np.testing.assert_allclose(cheap, norms, rtol=1e-8)
   close('lambda_signed', signed)
   close('lambda_max', np.abs(signed))
   close('normalized_curvature', np.abs(signed) / norms)
@@ -158,3 +166,60 @@ def test_cheap_and_dense_measure_the_same_lambda_and_keep_to_their_cadence(
   assert sorted(p.name for p in (tmp_path / 'probes').iterdir()) == [
     '00000000.npz', '00000007.npz',
   ]  # fmt: skip
+
+
+def test_lambda_of_the_whole_set_is_that_of_the_dense_hessian(tmp_path):
+  built = tiny(every='10 steps', whole=10**6, order=40, tol=1e-6)
+  state = built.init()
+  one = Lanes.of([built])
+  memory = Tracker.memory(state.params)
+  due = np.bool_(True)
+  found = [
+    float(Whole(one, size)(due, state, memory)['param/train_lambda_max'])
+    for size in (100, 256)  # neither divides the set: both have a filling
+  ]
+  assert len(built.train_set) % 100 and len(built.train_set) % 256
+  with jax.enable_x64(True):
+    batch = built.train_set.examples(np.arange(len(built.train_set)))
+    params = jax.tree.map(lambda p: jnp.asarray(p, float), state.params)
+    flat, unravel = ravel_pytree(params)
+    apply_fn, x = train.frozen(built.module, {}), jnp.asarray(batch['image'])
+    mean = lambda t: jnp.mean(
+      built.loss(apply_fn(unravel(t), x.astype(float))[0], batch['label'])
+    )
+    top = np.linalg.eigvalsh(np.array(jax.jit(jax.hessian(mean))(flat)))[-1]
+  np.testing.assert_allclose(found, top, rtol=1e-5)
+  np.testing.assert_allclose(found[0], found[1], rtol=2e-6)
+
+
+def test_the_whole_set_stands_beside_milestones_and_the_end_in_all_lanes(
+  tmp_path,
+):
+  config = digits_mlp.get_config('smoke')
+  config.model.widths = (6,)
+  # Order and tolerance at which neither the start nor the cut can be seen.
+  config.track.update({'every': '10 steps', 'order': 40, 'tol': 1e-5})
+  config.track.update({'whole': 500})
+  configs = [{**config.to_dict(), 'seed': seed} for seed in (0, 1)]
+  several = [experiment.build(c) for c in configs]
+  lanes = Lanes.of(several)
+  tracker = Tracker(lanes, [tmp_path / '0', tmp_path / '1'])
+  states = lanes.init()
+  memory = lanes.stack([tracker.memory(e.like().params) for e in several])
+  total, active = lanes.template.total, np.array([True, True])
+  met = np.array([False, True])
+  rows, after = tracker(7, states, memory, active, met)
+  assert rows[0] == {} and 'param/train_lambda_max' in rows[1]
+  assert rows[1]['param/train_lambda_ratio'] == pytest.approx(
+    rows[1]['param/train_lambda_max'] / rows[1]['param/lambda_max']
+  )
+  rows, _ = tracker(10, states, after, active, ~active)
+  assert not any('param/train_lambda_max' in row for row in rows)
+  rows, _ = tracker(total, states, after, active, ~active)
+  for i, e in enumerate(several):
+    state = jax.device_get(lanes.take(states, i))
+    start = Tracker.memory(state.params)
+    alone = Whole(Lanes.of([e]))(np.bool_(True), state, start)
+    assert rows[i]['param/train_lambda_max'] == pytest.approx(
+      float(alone['param/train_lambda_max']), rel=1e-4
+    )

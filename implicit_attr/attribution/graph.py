@@ -51,13 +51,24 @@ def softened(
   meaning and max-pooling too.
 
   Raises:
-    InputError: when called, if no rectifier was recognised, or one sits inside
-      of a loop.
+    InputError: when called, if there is no rectifier with a kink (elu and
+      softplus have none), or one sits inside of a loop.
   """
 
   def smooth(params: Params, x: Array, beta: float | Array):
-    stand_in = lambda i, unit, *args: unit.softened(beta, *args)
-    return _replaced(apply_fn, params, x, stand_in, whole=False)
+    kinks = 0
+
+    def stand_in(i, unit, *args):
+      nonlocal kinks
+      kinks += unit.cap is not None
+      return unit.softened(beta, *args)
+
+    result = _replaced(apply_fn, params, x, stand_in, whole=False)
+    errors.require(
+      'apply_fn', 'a smooth network', kinks > 0,
+      'one with rectifiers (relu, relu6, leaky_relu) for this method',
+    )  # fmt: skip
+    return result
 
   return smooth
 

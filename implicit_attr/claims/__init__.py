@@ -8,16 +8,23 @@ a list of dicts, made by hand or read from a folder of run directories:
       print(verdict)
 """
 
+from implicit_attr.claims.decisions import (
+  NO_EFFECT,
+  REVERSED,
+  SUPPORTED,
+  TOO_FEW,
+  UNDECIDED,
+)
 from implicit_attr.claims.reading import of_run, read, wanted
 from implicit_attr.claims.registry import CLAIMS, SEEDS, Claim
 from implicit_attr.claims.statistics import (
   Estimate,
-  paired_bootstrap,
+  between_settings,
+  paired_mean,
   partial_spearman,
+  within_settings,
 )
 from implicit_attr.claims.verdicts import (
-  TOO_FEW,
-  UNDECIDED,
   Cell,
   Verdict,
   judge,
@@ -26,18 +33,23 @@ from implicit_attr.claims.verdicts import (
 
 __all__ = [
   'CLAIMS',
+  'NO_EFFECT',
+  'REVERSED',
   'SEEDS',
+  'SUPPORTED',
   'TOO_FEW',
   'UNDECIDED',
   'Cell',
   'Claim',
   'Estimate',
   'Verdict',
+  'between_settings',
   'judge',
   'judge_one',
   'of_run',
-  'paired_bootstrap',
+  'paired_mean',
   'partial_spearman',
   'read',
   'wanted',
+  'within_settings',
 ]

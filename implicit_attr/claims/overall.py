@@ -1,33 +1,53 @@
-"""The verdict on a claim from those on its cells."""
+"""The verdict on a claim from those on its primary cells."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from implicit_attr.claims.decisions import (
+  NO_EFFECT,
+  REVERSED,
+  SUPPORTED,
+  TOO_FEW,
+  UNDECIDED,
+)
 from implicit_attr.claims.registry import RUNS, SEEDS, Claim
 
-SUPPORTED, CONTRADICTED = 'supported', 'contradicted'
-UNDECIDED, TOO_FEW = 'undecided', 'not enough runs'
+_ALL = (SUPPORTED, REVERSED, NO_EFFECT, UNDECIDED, TOO_FEW)
 
 
 def summary(claim: Claim, cells: Sequence[Any]) -> tuple[str, str]:
-  """(verdict, reason) of a claim from its cells."""
-  count = {
-    name: sum(cell.verdict == name for cell in cells)
-    for name in (SUPPORTED, CONTRADICTED, UNDECIDED, TOO_FEW)
-  }
-  said = ', '.join(f'{n} {name}' for name, n in count.items() if n)
+  """(verdict, reason) of a claim; secondary cells are told and do not count."""
   if not cells:
     return TOO_FEW, 'no two arms to compare'
-  said = f'of {len(cells)} cells {said}'
+  primary = [cell for cell in cells if cell.primary]
+  others = [cell for cell in cells if not cell.primary]
+  beside = f'; secondary, deciding nothing: {_told(others)}' if others else ''
+  if not primary:
+    where = f' at the checkpoint {claim.rule}' if claim.rule else ''
+    said = f'no two arms have the primary endpoint, {claim.quantity}{where}'
+    return TOO_FEW, said + beside
+  verdict, reason = _of(claim, primary)
+  return verdict, reason + beside
+
+
+def _told(cells: Sequence[Any]) -> str:
+  verdicts = [cell.verdict for cell in cells]
+  counts = [(verdicts.count(name), name) for name in _ALL]
+  said = ', '.join(f'{n} {name}' for n, name in counts if n)
+  return f'of {len(cells)} cells {said}'
+
+
+def _of(claim: Claim, cells: Sequence[Any]) -> tuple[str, str]:
+  verdicts, said = [cell.verdict for cell in cells], _told(cells)
   # One cell of many on the other side may be chance.
   least = 1 + len(cells) // 20
-  if min(count[SUPPORTED], count[CONTRADICTED]) >= least:
+  if min(map(verdicts.count, (SUPPORTED, REVERSED))) >= least:
     field, parts = _splits(cells)
     return f'depends on {field}', f'{parts}; {said}'
-  for name in (SUPPORTED, CONTRADICTED):
-    if 2 * count[name] > len(cells):
+  for name in (SUPPORTED, REVERSED, NO_EFFECT):
+    if 2 * verdicts.count(name) > len(cells):
       return name, said
-  if count[TOO_FEW] == len(cells):
+  if verdicts.count(TOO_FEW) == len(cells):
     seeds = max(cell.seeds for cell in cells)
     said += f'; {seeds} seeds at most, {SEEDS} are needed'
     said += f', and {RUNS} runs' if claim.test == 'chain' else ''
@@ -36,11 +56,11 @@ def summary(claim: Claim, cells: Sequence[Any]) -> tuple[str, str]:
 
 
 def _splits(cells: Sequence[Any]) -> tuple[str, str]:
-  """(the field that tells supported cells from contradicted ones best, how)."""
-  decided = [c for c in cells if c.verdict in (SUPPORTED, CONTRADICTED)]
+  """(the field that tells supported cells from reversed ones best, how)."""
+  decided = [c for c in cells if c.verdict in (SUPPORTED, REVERSED)]
   # A field that is no better than calling all cells alike tells nothing.
   verdicts = [cell.verdict for cell in decided]
-  most = max(map(verdicts.count, (SUPPORTED, CONTRADICTED)))
+  most = max(map(verdicts.count, (SUPPORTED, REVERSED)))
   best = ('several fields', 'no single one tells them apart', most)
   for field in decided[0].fields:
     groups: dict[Any, list[str]] = {}

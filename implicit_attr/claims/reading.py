@@ -18,7 +18,7 @@ BASELINE = 'random_sign'
 PROTOCOL = ('eps', 'norm', 'k', 'steps', 'restarts', 'examples', 'options')
 """Settings of an evaluation that two arms must share, beside duration."""
 
-METRICS = ('topk', 'kendall', 'spearman', 'cosine')
+METRICS = ('topk', 'kendall', 'spearman', 'cosine', 'log2_eps50')
 
 Record = dict[str, Any]
 
@@ -36,14 +36,19 @@ def read(
     how long they trained and how they were attacked, as another;
     'run', 'rule' (the checkpoint), 'target', 'attack', 'map', its 'family'
     ('gradient' or 'attention'), 'kernel', 'features' and 'normalized' of the
-    attention; the means of 'topk', 'kendall', 'spearman', 'cosine', those
+    attention; the means of 'topk', 'kendall', 'spearman', 'cosine' and
+    'log2_eps50', with the shares 'censored_below' and '…_above', those
     under random signs ('random_topk', …), 'deletion_auc', 'accuracy',
-    'train_loss'; 'lambda_max', 'trace', 'w1_norm', 'input_lambda',
+    'train_loss'; 'lambda_max' (of the tracked examples),
+    'train_lambda_max' (of the whole training set), 'trace', 'w1_norm',
+    'input_lambda',
     'normalized_curvature' of the last measurement up to the checkpoint (of
     the loss for target 'loss', else of the logit); 'speed', minus the log of
     the seconds it took to get there; and 'examples', metric -> [n], NaN for
-    wrongly classified ones. What is not known is NaN. Problems: path of a run
-    -> why there is no record of it.
+    wrongly classified ones. What is not known is NaN. A run that has ended
+    without coming to a rule of comparison has a record of its settings, this
+    'rule', and 'absent', why: 'diverged' or 'never reached'. Problems: path of
+    a run -> why there is no record of it.
 
   Raises:
     InputError: `tree` is not a folder.
@@ -77,7 +82,31 @@ def of_run(run: Run) -> tuple[list[Record], str]:
     for evaluation in run.evaluations.values()
     for record in _of_evaluation(run, evaluation)
   ]
-  return records, '' if records else 'has no evaluation'
+  problem = '' if records else 'has no evaluation'
+  return records + [settings | lost for lost in _absent(run)], problem
+
+
+def _absent(run: Run) -> list[Record]:
+  """The rules that a run which has ended did not come to, and why.
+
+  A run that was stopped, or that nobody has evaluated yet, says nothing of the
+  kind. A state from which training diverged is no end of it.
+  """
+  status = run.status.get('status')
+  if status == 'diverged':
+    why = {'last': 'diverged'}
+  elif status == 'finished' and run.evaluations:
+    why = {}
+  else:
+    return []
+  milestones = run.setting('train.milestones', {})
+  for rule in milestones if isinstance(milestones, dict) else ():
+    reached = any(f'milestone/{rule}' in line for line in run.lines)
+    if rule not in run.evaluations and not reached:
+      why[rule] = 'diverged' if status == 'diverged' else 'never reached'
+  nothing = dict.fromkeys(('map', 'family', 'attack', 'target'))
+  nothing |= dict.fromkeys((*METRICS, 'speed'), float('nan'))
+  return [nothing | {'rule': r, 'absent': w} for r, w in why.items()]
 
 
 _TEXTS = ('data.name', 'model.name', 'loss.name')
@@ -96,6 +125,9 @@ def _of_evaluation(run: Run, evaluation: Evaluation) -> list[Record]:
     'accuracy': reading.number(clean.get('accuracy')),
     'train_loss': reading.number(clean.get('train_loss')),
   }
+  key = 'param/train_lambda_max'
+  if reading.finite(clean.get(key)):
+    shared['train_lambda_max'] = float(clean[key])
   base = {
     row['attribution']: row
     for row in evaluation.rows
@@ -166,12 +198,18 @@ def _of_row(
     if np.shape(values) == np.shape(right) != ():
       examples[metric] = np.where(right, values.astype(float), np.nan)
   attention = name in attribution.ATTENTION_METHODS
+  censored = row.get('censored')
+  censored = censored if isinstance(censored, dict) else {}
   return {
     'map': name,
     'family': 'attention' if attention else 'gradient',
     'attack': attack,
     'examples': examples,
     'deletion_auc': mean(row['faithfulness'], 'deletion_auc'),
+    **{
+      f'censored_{end}': reading.number(censored.get(end))
+      for end in ('below', 'above')
+    },
     **{m: mean(row['metrics'], m) for m in METRICS},
     **{f'random_{m}': mean(random, m) for m in METRICS},
   }  # fmt: skip
@@ -181,7 +219,8 @@ def _measured(run: Run, step: int | None, target: str) -> Record:
   """Curvature and time as they stood at `step`."""
   prefix = 'input_loss' if target == 'loss' else 'input'
   keys = {
-    'lambda_max': 'param/lambda_max', 'trace': 'param/trace',
+    'lambda_max': 'param/lambda_max',
+    'train_lambda_max': 'param/train_lambda_max', 'trace': 'param/trace',
     'w1_norm': 'param/w1_norm', 'input_lambda': f'{prefix}/lambda_max',
     'normalized_curvature': f'{prefix}/normalized_curvature',
   }  # fmt: skip

@@ -5,6 +5,7 @@ is the only one that knows what the user's tree looks like.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,8 +29,39 @@ class Flat(NamedTuple):
   unravel: Callable[[Array], Tree]
 
 
+STATE = {'batch_stats', 'BatchStat', 'RngState'}
+STATISTICS = {'mean', 'var'}
+
+
+def warn_of_state(field: str, tree: Tree) -> None:
+  """Warns, by name, of leaves that are a layer's state and no parameters.
+
+  Those below a key in `STATE`, those whose own name is in `STATISTICS`, and
+  those that flax nnx holds in a Variable of a type in `STATE`.
+  """
+  held = lambda node: bool(STATE & {t.__name__ for t in type(node).__mro__})
+  names = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=held):
+    keys = [str(getattr(k, 'key', getattr(k, 'name', k))) for k in path]
+    own = [k for k in keys if k != 'value'][-1:]
+    if held(leaf) or STATE & set(keys) or STATISTICS & set(own):
+      names.append(jax.tree_util.keystr(path))
+  if names:
+    shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+    warnings.warn(
+      f'{len(names)} leaves of {field} look like state, not parameters '
+      f'({shown}): close over them, as linen: params and the rest; nnx: '
+      'nnx.split(model, nnx.Param, ...)',
+      stacklevel=4,
+    )
+
+
 def check_tree(field: str, tree: Tree) -> None:
-  """Raises InputError unless `tree` has elements and all are real floats."""
+  """Raises InputError unless `tree` has elements and all are real floats.
+
+  Warns of leaves that are no parameters, see `warn_of_state`.
+  """
+  warn_of_state(field, tree)
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   errors.require(
     field,

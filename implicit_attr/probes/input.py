@@ -19,7 +19,8 @@ def gradient_norms(
   """'input/grad_norm' and 'input_loss/grad_norm' alone, [n] each.
 
   The loss is differentiated in the mean, as in `parameter_curvature`: beside
-  that, XLA does one forward and one backward pass for both.
+  that, XLA does one forward and one backward pass for both. The logit is that
+  of the predicted class, as in `input_curvature`.
   """
   y = batch['label']
   logits, back = jax.vjp(lambda x: apply_fn(params, x)[0], batch['image'])
@@ -29,15 +30,20 @@ def gradient_norms(
 
   of_mean = norms(lambda z: jnp.mean(loss(z, y)))
   return {
-    'input/grad_norm': norms(lambda z: attribution.target('logit', z, y).sum()),
+    'input/grad_norm': norms(lambda z: _predicted(z).sum()),
     'input_loss/grad_norm': len(y) * of_mean,
   }
+
+
+def _predicted(logits: Array) -> Array:
+  """The logit that an attribution map explains: of the predicted class; [n]."""
+  return attribution.target('logit', logits, jnp.argmax(logits, axis=-1))
 
 
 def _both(
   apply_fn: ApplyFn, loss: Loss, params: Params, batch: Batch
 ) -> tuple[Callable[[Array], Array], Array]:
-  """(x [2n, ...] -> [2n], the examples twice): logit of the label, then loss.
+  """(x [2n, ...] -> [2n], the examples twice): predicted logit, then loss.
 
   One function of a batch that holds every example twice, so that one
   linearisation and one search serve both targets: half as much to compile.
@@ -46,9 +52,7 @@ def _both(
 
   def fun(x: Array) -> Array:
     first, second = jnp.split(apply_fn(params, x)[0], 2)
-    return jnp.concatenate(
-      [attribution.target('logit', first, y), loss(second, y)]
-    )
+    return jnp.concatenate([_predicted(first), loss(second, y)])
 
   return fun, jnp.concatenate([batch['image'], batch['image']])
 
@@ -70,7 +74,8 @@ def input_curvature(
     tol: residual, relative to the eigenvalue, at which they stop.
 
   Returns:
-    [n] arrays under 'input/…' (the logit of the label) and 'input_loss/…':
+    [n] arrays under 'input/…' (the logit of the predicted class, which is
+    what a map explains) and 'input_loss/…' (the loss of the label):
     'grad_norm' ‖∇_x‖₂ per pixel unit; 'lambda_max', the spectral norm of the
     input Hessian per pixel unit squared, and 'lambda_signed', that eigenvalue
     with its sign; 'normalized_curvature', the ratio ‖H_x‖ / ‖∇_x‖ (Srinivas et

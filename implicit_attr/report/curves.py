@@ -55,7 +55,7 @@ def draw(run: Run, probes: Probes, folder: pathlib.Path) -> dict[str, list]:
   between = quartiles(probes)
   sections = {
     'training': [_training(run)], 'parameter': [_parameter(run)],
-    'input': [_input('input', 'the logit of the label', 'logit'),
+    'input': [_input('input', 'the logit of the predicted class', 'logit'),
               _input('input_loss', 'the loss of an example', 'loss')],
     'confounders': [_confounders()],
   }  # fmt: skip

@@ -13,7 +13,7 @@ from implicit_attr.report.colours import short_group
 from implicit_attr.report.summary import Tile
 from implicit_attr.report.sweep_runs import Tree, Trial
 from implicit_attr.report.tables import by
-from implicit_attr.report.verdicts import FACTORS
+from implicit_attr.report.verdicts import FACTORS, shown
 
 Cell = tuple[str, float | str]
 """Of a table: the text, and what its column is sorted by."""
@@ -112,7 +112,8 @@ def banners(tree: Tree) -> list[tuple[str, str]]:
 def tiles(tree: Tree, verdicts: Sequence[claims.Verdict]) -> list[Tile]:
   """Headline numbers: how many runs, and the effects that C1 is about."""
   headlines = [Tile('Runs', str(len(tree.trials)), ended(tree))]
-  cells = next((v.cells for v in verdicts if v.claim.name == 'C1'), [])
+  c1 = next((v for v in verdicts if v.claim.name == 'C1'), None)
+  claim, cells = shown(c1) if c1 else (None, [])
   for factor, name in FACTORS.items():
     values = [
       cell.estimate.value
@@ -125,7 +126,8 @@ def tiles(tree: Tree, verdicts: Sequence[claims.Verdict]) -> list[Tile]:
         for value in np.quantile(values, (0, 0.5, 1))
       )
       note = f'{len(values)} combinations, {low} to {high}'
-      headlines.append(Tile(f'Top-k kept, {name}: median change', middle, note))
+      what = 'Top-k kept' if claim.quantity == 'topk' else 'log₂ radius'
+      headlines.append(Tile(f'{what}, {name}: median change', middle, note))
   return headlines
 
 

@@ -33,7 +33,7 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
     InputError: `root` is no folder, holds no run, or cannot be written.
   """
   tree = sweep_runs.load(root)
-  judged = claims.judge(tree.records)
+  judged = claims.judge([*tree.records, *tree.lost])
   folder = tree.path / 'figures'
   gain = next(v for v in judged if v.claim.name == 'C1')
   with canvas.drawing():

@@ -60,7 +60,8 @@ class Trial:
 class Tree:
   """All runs under a folder, by name, and what claims are judged by.
 
-  `records` are those of `claims.read`, each with its 'trial'; `problems` maps
+  `records` are those of `claims.read`, each with its 'trial'; `lost` those of
+  runs that did not come to a rule of comparison; `problems` maps
   a run to the reason why it has none, and `damages` a file to what is wrong
   with it, as the ends of sentences.
   """
@@ -70,6 +71,7 @@ class Tree:
   records: list[dict[str, Any]]
   problems: dict[str, str]
   damages: dict[str, str]
+  lost: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
   @property
   def groups(self) -> dict[str, list[Trial]]:
@@ -130,7 +132,9 @@ def load(root: str | pathlib.Path) -> Tree:
     trial = _trial(name, run)
     records, problem = claims.of_run(run)
     tree.trials.append(trial)
-    tree.records.extend(record | {'trial': trial} for record in records)
+    for record in records:
+      place = tree.lost if record.get('absent') else tree.records
+      place.append(record | {'trial': trial})
     if problem:
       tree.problems[name] = problem
     for file, why in run.damages.items():

@@ -19,15 +19,21 @@ FACTORS = {'lr': 'larger learning rate', 'batch_size': 'smaller batches'}
 _FIELDS = {
   'factor': 'Towards', 'rule': 'Compared at', 'target': 'Explained',
   'map': 'Map', 'data': 'Data', 'model': 'Network', 'loss': 'Loss',
+  'measure': 'Measure',
 }  # fmt: skip
 _BESIDE = {
-  'random_topk': 'Under random signs', 'deletion_auc': 'Deletion AUC',
+  'random_topk': 'Under random signs',
+  'random_log2_eps50': 'Under random signs', 'deletion_auc': 'Deletion AUC',
   'topk': 'Top-k kept', 'accuracy': 'Accuracy', 'cosine': 'Cosine',
 }  # fmt: skip
-_GAINS = {'topk': 'Gain in top-k kept', 'speed': 'Gain in log speed'}
+_GAINS = {'topk': 'Gain in top-k kept', 'speed': 'Gain in log speed',
+          'log2_eps50': 'Gain (log₂ radius, or share of top-k)'}  # fmt: skip
 _KINDS = {
-  'supported': 'yes', 'contradicted': 'no', 'undecided': 'open',
-  'not enough runs': 'open',
+  'supported': 'yes', 'reversed': 'no', 'no effect of interest': 'no',
+  'undecided': 'open', 'not enough runs': 'open',
+}  # fmt: skip
+_CHANGES = {
+  'topk': 'top-k kept', 'log2_eps50': 'log₂ ε50',
 }  # fmt: skip
 _COLOURS = (canvas.BLUE, canvas.ORANGE, canvas.GREEN, canvas.PURPLE)
 
@@ -60,11 +66,12 @@ def _answer(judged: claims.Verdict) -> Answer:
   fields = list(dict.fromkeys(f for c in cells for f in c.fields))
   values = {f: {c.fields.get(f) for c in cells} for f in fields}
   told = [f for f in fields if len(values[f]) > 1]
-  beside = list(cells[0].beside) if cells else []
+  beside = list(dict.fromkeys(n for c in cells for n in c.beside))
   gain = _GAINS.get(claim.quantity, f'Gain in {tables.plain(claim.quantity)}')
   head = [
     *map(_field, told), 'Weakest link' if claim.test == 'chain' else gain,
-    'Verdict', 'Seeds', *(_BESIDE.get(n, tables.plain(n)) for n in beside),
+    'Verdict', 'Seeds', 'Endpoint', 'Runs lost', 'Note',
+    *(_BESIDE.get(n, tables.plain(n)) for n in beside),
   ]  # fmt: skip
   rows = [
     (
@@ -73,7 +80,13 @@ def _answer(judged: claims.Verdict) -> Answer:
         estimate(cell.estimate),
         (cell.verdict,),
         (str(cell.seeds),),
-        *(estimate(cell.beside[name]) for name in beside),
+        ('primary' if cell.primary else 'secondary',),
+        (f'{cell.lost[0]}, {cell.lost[1]}',),
+        (cell.reason or '–',),
+        *(
+          estimate(cell.beside[n]) if n in cell.beside else ('–',)
+          for n in beside
+        ),
       ],
       cell.verdict in (claims.UNDECIDED, claims.TOO_FEW),
     )
@@ -132,21 +145,41 @@ def _factor(name: Any) -> str:
   return FACTORS.get(name, str(name))
 
 
+def shown(verdict: claims.Verdict) -> tuple[claims.Claim, list[claims.Cell]]:
+  """(the claim, its cells) in one measure: the primary one where it is there.
+
+  Where it is not, the claim is that of the first secondary measure.
+  """
+  claim = verdict.claim
+  for quantity, size in {
+    claim.quantity: claim.smallest, **claim.secondary
+  }.items():  # fmt: skip
+    cells = [
+      c for c in verdict.cells
+      if c.fields.get('measure', claim.quantity) == quantity
+    ]  # fmt: skip
+    if cells:
+      return dataclasses.replace(claim, quantity=quantity, smallest=size), cells
+  return claim, []
+
+
 def draw(verdict: claims.Verdict, folder: pathlib.Path) -> Exhibit:
   """Every cell of a claim about a gain as a point with its interval."""
+  claim, cells = shown(verdict)
   factors = by(
-    [c for c in verdict.cells if math.isfinite(c.estimate.value)],
+    [c for c in cells if math.isfinite(c.estimate.value)],
     lambda cell: cell.fields.get('factor'),
   )
   images = tuple(
-    _forest(folder, verdict.claim, str(factor), cells)
+    _forest(folder, claim, str(factor), cells)
     for factor, cells in factors.items()
   )
-  size = verdict.claim.smallest
+  size = claim.smallest
   towards = ' and '.join(map(_factor, factors)) or 'an end of the sweep'
   return Exhibit(
     f'What changes towards {towards}',
-    'The change of the share of top-k pixels kept under attack from one end '
+    f'The change of {_CHANGES.get(claim.quantity, claim.quantity)} from one '
+    'end '
     'of the sweep to the other; to the right of 0 the map became more robust. '
     'A point is a mean over seeds, batches (or rates) and images, with its '
     f'95 % interval over seeds and images. Grey: changes under {size:g}, which '
@@ -171,7 +204,10 @@ def _forest(
   label = lambda c: ', '.join(_value(f, c.fields[f]) for f in fields) or 'all'
   lines = by(sorted(cells, key=label), label)
   axes = canvas.panel(
-    '', 'change of top-k kept', '', height=1.3 + 0.2 * len(lines)
+    '',
+    f'change of {_CHANGES.get(claim.quantity, claim.quantity)}',
+    '',
+    height=1.3 + 0.2 * len(lines),
   )
   axes.axvspan(-claim.smallest, claim.smallest, color='#EEEEEE', lw=0, zorder=0)
   axes.axvline(0, color=canvas.INK, lw=0.7, zorder=1)
@@ -180,7 +216,7 @@ def _forest(
     for cell in mine:
       rule, few = cell.fields.get('rule'), cell.verdict == claims.TOO_FEW
       at = height + 0.22 * (rules.index(rule) - (len(rules) - 1) / 2)
-      value, low, high, _ = cell.estimate
+      value, low, high = cell.estimate[:3]
       if np.isfinite(low + high) and not few:
         axes.hlines(at, low, high, colors=colours[rule], lw=1)
         ends += [abs(low), abs(high)]
@@ -201,5 +237,5 @@ def _forest(
   )  # fmt: skip
   return canvas.save(
     axes.figure, folder, f'effect_{claim.name}_{factor}',
-    f'{claim.name}: change of top-k kept towards {_factor(factor)}',
+    f'{claim.name}: change towards {_factor(factor)}',
   )  # fmt: skip

@@ -12,17 +12,24 @@ LOG = logging.getLogger(__name__)
 
 
 class Progress:
-  """Steps done of `total`, starting at `first`; one line every few seconds."""
+  """Steps done of `total`, starting at `first`; one line every few seconds.
+
+  Guarantee: no speed and no ETA is said of what compiled. The clock starts with
+  `begin` or, without it, with the first `say` beyond `first`; until then a line
+  says 'compiling'.
+  """
 
   def __init__(self, what: str, first: int, total: int, *, every: float = 5.0):
     self._what, self._first, self._total = what, first, total
     self._every = every
     self._said = self._started = time.perf_counter()
-    self._aside = 0.0
+    self._aside, self._warm = 0.0, False
+    if first < total:
+      LOG.info('%s %d/%d  compiling', what, first, total)
 
   def begin(self, done: int) -> None:
     """Starts the clock after `done` steps: compiling is not counted."""
-    self._first, self._aside = done, 0.0
+    self._first, self._aside, self._warm = done, 0.0, True
     self._said = self._started = time.perf_counter()
 
   @contextlib.contextmanager
@@ -45,15 +52,20 @@ class Progress:
 
   def say(self, done: int, values: dict[str, Any] | None = None) -> None:
     """Logs position, rate and ETA with `values`, if the last line is old."""
+    if not self._warm and done > self._first:
+      self.begin(done)
     now = time.perf_counter()
     if now - self._said < self._every and done < self._total:
       return
     self._said = now
-    spent = now - self._started
-    rate = (done - self._first) / max(spent, 1e-9)
-    eta = clock((self._total - done) / rate) if rate > 0 else '?'
+    speed = 'compiling'
+    if self._warm:
+      rate = (done - self._first) / max(now - self._started, 1e-9)
+      speed = 'ETA ?'
+      if rate > 0:
+        speed = f'{rate:.3g}/s  ETA {clock((self._total - done) / rate)}'
     shown = '  '.join(f'{k} {v:.4g}' for k, v in (values or {}).items())
     LOG.info(
-      '%s %d/%d (%.0f%%)  %s  %.3g/s  ETA %s',
-      self._what, done, self._total, 100 * done / self._total, shown, rate, eta,
+      '%s %d/%d (%.0f%%)  %s  %s',
+      self._what, done, self._total, 100 * done / self._total, shown, speed,
     )  # fmt: skip

@@ -22,7 +22,11 @@ def make_train_step(experiment: Experiment) -> Callable:
   through the persistent cache, a sweep over both.
   """
   sums = experiment.mesh.sums(
-    make_sums(experiment.module, experiment.make_loss_fn)
+    make_sums(
+      experiment.module,
+      experiment.make_loss_fn,
+      experiment.settings.train.precision,
+    )
   )
   update = make_update(experiment.tx)
   if experiment.mesh.mode == 'pmap':  # `sums` is spread and compiled already

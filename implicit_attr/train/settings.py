@@ -32,6 +32,7 @@ from implicit_attr.train.checks import (
   string,
   words,
 )
+from implicit_attr.train.step import PRECISIONS
 
 CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
 """Runs are compared at a fixed duration, and where each first reached a train
@@ -157,6 +158,7 @@ class Train:
   milestones: Annotated[Mapping[str, float], milestones]
   tensorboard: Annotated[bool, flag]
   resident_bytes: Annotated[int, count(0, 1 << 50)] = 2 << 30
+  precision: Annotated[str, one_of(lambda: PRECISIONS)] = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Track:
   input_order: Annotated[int, count(1, 10_000)]
   input_tol: Annotated[float, real(0, open_low=True)]
   sharpness_batches: Annotated[int, count(2, 10_000)]
+  whole: Annotated[int, count(0, 1 << 31)] = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,25 +21,35 @@ Sums = dict[str, Tree]
 'model_state', the new batch statistics."""
 
 
+PRECISIONS = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+OTHER = {'float32': 'bfloat16', 'bfloat16': 'float32'}
+
+
 def make_sums(
-  module: Any, make_loss_fn: Callable[[ApplyFn], LossFn]
+  module: Any,
+  make_loss_fn: Callable[[ApplyFn], LossFn],
+  precision: str = 'float32',
 ) -> Callable[[Params, Tree, Batch, Array], Sums]:
   """sums(params, model_state, batch, key) of the network in training mode.
 
   Args:
     module: a flax module.
     make_loss_fn: apply_fn -> loss_fn, an objective with its options bound.
+    precision: of the network's forward and backward pass, one of `PRECISIONS`.
+      Parameters, statistics, losses and all sums are float32 either way.
   """
 
   def sums(params, model_state, batch, key):
     def apply_fn(params, x):
       (logits, out), new = module.apply(
-        {'params': params, **model_state},
-        x,
+        {'params': _cast(params, precision), **model_state},
+        _cast(x, precision),
         train=True,
         mutable=list(model_state),
         rngs={'dropout': key},
       )
+      if precision != 'float32':
+        logits, out = _cast((logits, out), 'float32')
       return logits, {**out, 'model_state': new}
 
     def total(params):
@@ -57,6 +67,17 @@ def make_sums(
     }
 
   return sums
+
+
+def _cast(tree: Tree, precision: str) -> Tree:
+  """`tree` with float leaves in bfloat16, or in float32 again.
+
+  Only these two are turned into one another: a float64 stays what it is.
+  """
+  wanted, other = PRECISIONS[precision], PRECISIONS[OTHER[precision]]
+  return jax.tree.map(
+    lambda a: a.astype(wanted) if a.dtype == other else a, tree
+  )
 
 
 def make_update(

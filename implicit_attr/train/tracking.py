@@ -17,6 +17,7 @@ from implicit_attr.train.experiment import Experiment
 from implicit_attr.train.lanes import Lanes
 from implicit_attr.train.optim import stability_edge
 from implicit_attr.train.state import State, frozen
+from implicit_attr.train.whole import Whole
 from implicit_attr.types import Array, Tree
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ class Tracker:
 
   'dense' measures everything; 'cheap' only λ_max, started from the last
   eigenvector, and gradient norms. Both use the same examples at every step.
+  Beside a dense one at a milestone or the end stands λ_max of `track.whole`
+  examples, 'param/train_lambda_max', and 'param/train_lambda_ratio', that over
+  λ_max of the tracked ones where the latter is positive.
   `memory` is what the next measurement starts from; it is part of the
   checkpoint, so that a resumed run measures the same numbers.
 
@@ -59,6 +63,9 @@ class Tracker:
     self._inputs = self._program(of_inputs)
     self._cheap = self._program(of_both)
     self._attention = template.attends and self._program(of_attention)
+    self._whole = (
+      Whole(lanes) if config.whole and self._every['track'] else None
+    )
     self.seconds, self._measurements = 0.0, 0
 
   @staticmethod
@@ -77,6 +84,8 @@ class Tracker:
       self._inputs.prepare(*self._arguments(due, state, top, 0))
       if self._attention:
         self._attention.prepare(*self._arguments(due, state, top, 0))
+      if self._whole:
+        self._whole.prepare(due, state, memory)
     if self._every['cheap']:
       self._cheap.prepare(*self._arguments(due, state, memory, 0))
 
@@ -106,6 +115,9 @@ class Tracker:
     for program in (self._parameters, self._inputs, self._attention):
       if dense.any() and program:
         program.wait()
+    whole = dense & (met | (step == self._total))
+    if self._whole and whole.any():
+      self._whole.wait()
     jax.block_until_ready(state.params)
     began = time.perf_counter()
     if dense.any():
@@ -116,6 +128,14 @@ class Tracker:
       if self._attention:
         measured |= self._attention(*ask(top))[1]
       self._record(step, dense, jax.device_get(measured), rows, keep=True)
+    if self._whole and whole.any():
+      found = jax.device_get(self._whole(self._own(whole), state, memory))
+      for i in np.flatnonzero(whole):
+        rows[i] |= _means(self._lanes.take(found, i))
+        if rows[i]['param/lambda_max'] > 0:
+          rows[i]['param/train_lambda_ratio'] = (
+            rows[i]['param/train_lambda_max'] / rows[i]['param/lambda_max']
+          )
     if cheap.any():
       memory, measured = self._cheap(
         *self._arguments(self._own(cheap), state, memory, step)

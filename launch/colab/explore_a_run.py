@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from configs import digits_mlp
 from implicit_attr import report
+from implicit_attr.configs import digits_mlp
 from implicit_attr.run import build, train
 
 SMALL = False

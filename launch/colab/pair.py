@@ -30,8 +30,9 @@ import subprocess
 import sys
 
 here = pathlib.Path.cwd()
-sys.path += [str(p) for p in (here, *here.parents) if (p / 'configs').is_dir()]
-if None in map(importlib.util.find_spec, ('implicit_attr', 'configs')):
+above = (here, *here.parents)
+sys.path += [str(p) for p in above if (p / 'implicit_attr').is_dir()]
+if importlib.util.find_spec('implicit_attr') is None:
   url = 'https://github.com/{repository}'
   clone = here / 'implicit_attr_clone'
   if not clone.is_dir():

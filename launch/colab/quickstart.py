@@ -13,8 +13,8 @@ import pathlib
 
 from PIL import Image
 
-from configs import digits_mlp
 from implicit_attr import report
+from implicit_attr.configs import digits_mlp
 from implicit_attr.run import build, train
 
 SMALL = False

@@ -14,8 +14,8 @@ import pathlib
 
 from matplotlib import pyplot as plt
 
-from configs import digits_edge
 from implicit_attr import report
+from implicit_attr.configs import digits_edge
 from implicit_attr.runtime import programs
 from implicit_attr.train import experiment, loop
 from implicit_attr.train.lanes import Lanes

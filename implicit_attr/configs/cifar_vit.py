@@ -7,7 +7,7 @@
 Its `:smoke` cuts the depth to 1, on planted images.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

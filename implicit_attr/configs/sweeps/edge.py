@@ -18,7 +18,7 @@ import os
 
 import ml_collections
 
-from configs import cifar_edge
+from implicit_attr.configs import cifar_edge
 
 RATES = (0.01, 0.02, 0.04)
 SEEDS = (0, 1, 2, 3, 4)

@@ -8,7 +8,7 @@ Measures λ_max 100 times, a quarter to a half of the training time. Feeds
 docs/edge_of_stability.png.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

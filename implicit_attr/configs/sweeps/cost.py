@@ -19,7 +19,7 @@ import itertools
 
 import ml_collections
 
-from configs.sweeps import explicit
+from implicit_attr.configs.sweeps import explicit
 
 RATES = (0.05, 0.1, 0.3)
 BATCHES = (16, 64, 256)

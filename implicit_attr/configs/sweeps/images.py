@@ -25,7 +25,12 @@ from typing import NamedTuple
 
 import ml_collections
 
-from configs import cifar_cnn, cifar_resnet8, mnist10k_cnn, planted_cnn
+from implicit_attr.configs import (
+  cifar_cnn,
+  cifar_resnet8,
+  mnist10k_cnn,
+  planted_cnn,
+)
 
 CNN = {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}
 RATES = {'cross_entropy': (0.02, 0.1), 'squared_error': (0.03, 0.1)}

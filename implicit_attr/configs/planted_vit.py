@@ -5,7 +5,7 @@
 `attention` is a name in `models.KERNELS`.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

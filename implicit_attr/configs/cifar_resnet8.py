@@ -8,7 +8,7 @@ Its `:smoke` is on planted images and without norm. A step of 128 images takes
 hours; it was not made.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

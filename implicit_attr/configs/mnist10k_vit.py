@@ -12,7 +12,7 @@ steps, one start, ε = 0.03) of the top tenth 0.49 is left of the gradient map,
 0.69 of raw attention, 0.77 of rollout, 0.59 of Chefer's.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

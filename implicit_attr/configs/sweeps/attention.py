@@ -16,7 +16,7 @@ import itertools
 
 import ml_collections
 
-from configs import digits_vit, planted_vit
+from implicit_attr.configs import digits_vit, planted_vit
 
 MAPS = ('gradient', 'raw', 'rollout', 'chefer')
 DATA = {

@@ -9,7 +9,7 @@ max-pooling, and is attacked through a softplus surrogate. Its `:smoke` takes
 digits. For the published methods see configs/sweeps/explicit.py:madry.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 NETWORKS = {
   'smooth': {'activation': 'gelu', 'pool': 'avg'},

@@ -7,7 +7,7 @@ report on two cores of an AMD EPYC, without a compilation cache. Tracking took
 6 % of training, two milestones included. Feeds every figure of the report.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

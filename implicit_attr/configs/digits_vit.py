@@ -7,7 +7,7 @@ run): 97.2 % with softmax, 96.4 % with linear attention; 1 to 2 minutes of
 training on two busy cores of an Intel Xeon at 2.5 GHz.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

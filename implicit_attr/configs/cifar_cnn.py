@@ -8,7 +8,7 @@ accuracy; 21 to 25 minutes on two busy cores of an AMD EPYC, of which tracking
 took 8.4 %. docs/attack_strength.png is made from this run.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

@@ -7,7 +7,7 @@ two busy cores of an AMD EPYC; 0.32 of the gradient map lies inside the mask,
 which is 0.06 of the image, and 0.45 of its strongest tenth stay under attack.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

@@ -6,7 +6,7 @@ Seen: 98.6 % test accuracy (360 images, seed 0); 8 seconds of training and 85
 to the report on two busy cores of an AMD EPYC.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

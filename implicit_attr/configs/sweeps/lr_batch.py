@@ -16,7 +16,12 @@ import itertools
 
 import ml_collections
 
-from configs import cifar_resnet8, digits_cnn, digits_mlp, digits_vit
+from implicit_attr.configs import (
+  cifar_resnet8,
+  digits_cnn,
+  digits_mlp,
+  digits_vit,
+)
 
 NETWORKS = {
   'mlp': (digits_mlp, {'train.duration': '100 epochs'}),

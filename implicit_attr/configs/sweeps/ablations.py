@@ -20,7 +20,7 @@ import itertools
 
 import ml_collections
 
-from configs import common, digits_mlp
+from implicit_attr.configs import common, digits_mlp
 
 RATES = (0.03, 0.1, 0.3)
 SEEDS = (0, 1, 2, 3, 4)

@@ -54,6 +54,7 @@ def base() -> ml_collections.ConfigDict:
       'tensorboard': False,
       # Stored pixels beyond this are streamed, not kept on the device.
       'resident_bytes': 2 << 30,
+      'precision': 'float32',  # or 'bfloat16', of the training passes alone
     },
     'track': {  # tracking.Tracker
       'every': '12.5%',  # all probes; also at milestones
@@ -67,6 +68,8 @@ def base() -> ml_collections.ConfigDict:
       'input_order': 8,  # at most this many for an example's input Hessian
       'input_tol': 0.03,
       'sharpness_batches': 4,
+      # Training examples, at most all, for λ_max at milestones and the end.
+      'whole': 0,
     },
     'evaluation': {  # evaluation.evaluate
       'attributions': (

@@ -8,7 +8,7 @@ the report, on two busy cores of an AMD EPYC. Its `:smoke` takes digits, which
 every machine has.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

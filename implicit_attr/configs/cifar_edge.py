@@ -10,7 +10,7 @@ at η = 0.02; 1.64 [1.48, 1.92], still rising, and 0.94 for batches of 8 at η =
 0.02. Six to ten minutes each on two busy cores of an AMD EPYC.
 """
 
-from configs import common
+from implicit_attr.configs import common
 
 
 def get_config(arg=None):

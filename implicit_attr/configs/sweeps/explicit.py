@@ -20,7 +20,12 @@ import os
 
 import ml_collections
 
-from configs import cifar_cnn, digits_cnn, mnist10k_cnn, mnist10k_madry
+from implicit_attr.configs import (
+  cifar_cnn,
+  digits_cnn,
+  mnist10k_cnn,
+  mnist10k_madry,
+)
 
 DATA_DIR = os.environ.get('TFDS_DATA_DIR')
 ARGUMENTS = ('small', 'mnist', 'cifar', 'madry', 'madry_small')
