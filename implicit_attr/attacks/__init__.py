@@ -4,7 +4,7 @@
 """
 
 from implicit_attr.attacks import legacy
-from implicit_attr.attacks.attribution import attack_attribution
+from implicit_attr.attacks.attribution import Surrogate, attack_attribution
 from implicit_attr.attacks.autopgd import apgd
 from implicit_attr.attacks.balls import NORMS
 from implicit_attr.attacks.baselines import (
@@ -26,6 +26,7 @@ __all__ = [
   'AttackResult',
   'PredictionResult',
   'RadiusResult',
+  'Surrogate',
   'WorstCase',
   'apgd',
   'attack_attribution',

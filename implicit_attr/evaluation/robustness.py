@@ -17,6 +17,7 @@ from implicit_attr import attacks, attribution, errors, keys, numerics
 from implicit_attr.evaluation import scores
 from implicit_attr.evaluation.aggregate import BASELINE, arrays, row
 from implicit_attr.evaluation.chunks import chunks
+from implicit_attr.evaluation.radii import over_radii
 from implicit_attr.runtime import dist
 from implicit_attr.runtime.programs import Program
 from implicit_attr.train.settings import Evaluation, maps
@@ -25,17 +26,13 @@ from implicit_attr.types import ApplyFn, Array, Batch, Explain, Params
 SEED = 0
 """Attacks and noise start alike in every arm, so that arms are paired."""
 
-BISECTIONS = 4
-"""Of a factor of two between radii: ε50 is known to a factor of 2 ** (1 / 32)."""
-
 
 class Robustness:
   """The attacks that `settings` name, as compiled programs, for any params.
 
-  Compiling costs more than running on small networks, so what methods share
-  (noise, similarities, faithfulness) is compiled once, and a map once per
-  method. Noise and prediction are made once a chunk of the batch, the clean
-  map, its faithfulness and what noise does to it once a map.
+  What maps share (noise, similarities, faithfulness) is compiled once, a map
+  once. Noise and prediction are made once a chunk of the batch, the clean map,
+  its faithfulness and what noise does to it once a map.
 
   Args:
     apply_fn: (params, x) -> (logits [B, C], out).
@@ -98,10 +95,7 @@ class Robustness:
   def measured(
     self, params: Params
   ) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
-    """Yields (attribution, attack, all about the examples [*lead, n, ...]).
-
-    Map by map, and for each one attack after the other.
-    """
+    """Yields (attribution, attack, all about the examples [*lead, n, ...])."""
 
     def fetched(fun: Callable[..., dict], *parts: list[dict]) -> list[dict]:
       """fun(params, i, chunk, its parts) of each chunk, on the host."""
@@ -135,10 +129,7 @@ class Robustness:
     return rows, arrays(name, objective, examples)
 
   def check(self, params: Params) -> None:
-    """Raises InputError for what a map or an attack refuses of this network.
-
-    Traces each for its shapes; nothing is compiled.
-    """
+    """Raises InputError for what a map or an attack refuses, by its shapes."""
     chunk = next(self._chunks())
     last = keys.stream(SEED, BASELINE), np.float32(0)
     for name, objective in self._attacks:
@@ -235,8 +226,8 @@ class Robustness:
       return {}
     # One draw of signs for all maps; a start of its own for each attack.
     what = kind if kind == BASELINE else f'{name}/{kind}'
-    key, _ = self._drawn(what, i)
-    return self._sweeps[name, kind](params, batch['image'], key)
+    sweep, image = self._sweeps[name, kind], batch['image']
+    return sweep(params, image, self._drawn(what, i)[0])
 
   def _changed(self, name, kind, params, batch, examples, clean) -> dict:
     """The map of what an attack or noise left, and how like `clean` it is."""
@@ -250,8 +241,7 @@ class Robustness:
     }
 
   def _map(self, name, params, x, prediction) -> Array:
-    # What one program left in its own layout, the next takes split.
-    split = self._mesh.split
+    split = self._mesh.split  # one program's layout is not the next one's
     return split(self._maps[name](params, split(x), prediction))
 
   def explain(self, name: str, params: Params, x: Array, y: Array) -> Array:
@@ -276,54 +266,27 @@ class Robustness:
     """The attack on the map of the predicted class."""
     settings = self._settings
     predict = lambda x: self._apply_fn(params, x)[0]
-
-    def surrogate(x: Array, y: Array, beta: Array) -> Array:
-      smooth = functools.partial(self._smooth_fn, beta=beta)
-      return self._explain(name, smooth, params)(x, y)
-
     with numerics.exact():
       return attacks.attack_attribution(
         key, self._explain(name, self._apply_fn, params), predict,
         x, jnp.argmax(predict(x), axis=-1), objective=objective,
         steps=settings.steps, restarts=settings.restarts,
-        surrogate=surrogate if self._smooth_fn else None, **self._ball(eps),
+        surrogate=self._surrogate(name, params), **self._ball(eps),
       )._asdict()  # fmt: skip
 
   def _swept(self, name, kind, params, x, key) -> dict[str, Array]:
-    """The attack, or random signs, over all radii, each with half the steps."""
-    settings = self._settings
-    predict = lambda x: self._apply_fn(params, x)[0]
-    explain = self._explain(name, self._apply_fn, params)
-    surrogate = None
-    if self._smooth_fn:
-      surrogate = lambda x, y, beta: self._explain(
-        name, functools.partial(self._smooth_fn, beta=beta), params
-      )(x, y)
+    """The attack, or random signs, at every radius."""
+    return over_radii(
+      kind, key, self._explain(name, self._apply_fn, params),
+      lambda x: self._apply_fn(params, x)[0], x, self._settings,
+      self._surrogate(name, params),
+    )  # fmt: skip
 
-    def find(x, y, eps, start):
-      problem = key, explain, predict, x, y
-      if kind == BASELINE:
-        result = attacks.random_sign(*problem, **self._ball(eps))
-      else:
-        result = attacks.attack_attribution(
-          *problem, objective=kind, steps=-(-settings.steps // 2),
-          restarts=1, start=start, surrogate=surrogate, **self._ball(eps),
-        )  # fmt: skip
-      return result.x_adv, result.score
-
-    with numerics.exact():
-      y = jnp.argmax(predict(x), axis=-1).astype(jnp.int32)
-      found = attacks.half_radius(find, x, y, settings.radii, BISECTIONS)
-      clean = explain(x, y)
-      like = functools.partial(scores.similar, settings.k, ('ssim',), x, clean)
-      curves = jax.lax.map(
-        lambda z: like(explain(z, y)), jnp.swapaxes(found.x_adv, 0, 1)
-      )
-    return {
-      f'score/{kind}/log2_eps50': jnp.log2(found.eps50),
-      f'radius/{kind}/censored': found.censored,
-      **{f'radius/{kind}/{name}': a.T for name, a in curves.items()},
-    }
+  def _surrogate(self, name: str, params: Params) -> attacks.Surrogate | None:
+    """x, y, beta -> the map of the smooth network, where there is one."""
+    smooth = lambda beta: functools.partial(self._smooth_fn, beta=beta)
+    like = lambda x, y, beta: self._explain(name, smooth(beta), params)(x, y)
+    return like if self._smooth_fn else None
 
   def _noisy(self, params, x, key, eps) -> dict[str, Array]:
     """Random signs, the same for every map; and what is predicted for x."""
@@ -331,7 +294,6 @@ class Robustness:
     with numerics.exact():
       # int32 as labels are, whatever jax_enable_x64 is.
       y = jnp.argmax(predict(x), axis=-1).astype(jnp.int32)
-      # Any map will do for an image that is drawn without looking at one.
       signs = attacks.random_sign(
         key, lambda x, y: x, predict, x, y, **self._ball(eps)
       )

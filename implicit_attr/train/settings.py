@@ -211,20 +211,15 @@ class Evaluation:
       not (tokens and 'mass_centre' in self.attacks),
       'attacks that need no place in the image, for maps of tokens',
     )  # fmt: skip
-    errors.require(
-      f'{prefix}eps', self.eps, self.norm != 'linf' or self.eps <= 1,
-      'in pixel units, at most their range of 1: 8/255 is 0.0314',
-    )  # fmt: skip
     # The farthest two images of N values are: sqrt(N), here of 4096 x 4096.
-    errors.require(
-      f'{prefix}eps', self.eps, self.eps <= 4096,
-      'in pixel units, at most 4096 for l2',
-    )  # fmt: skip
-    errors.require(
-      f'{prefix}radii', self.radii,
-      self.radii[-1:] <= ((1 if self.norm == 'linf' else 4096),),
-      'in pixel units, at most 1 for linf and 4096 for l2',
-    )  # fmt: skip
+    most, text = (
+      (1, 'in pixel units, at most their range of 1: 8/255 is 0.0314')
+      if self.norm == 'linf'
+      else (4096, 'in pixel units, at most 4096 for l2')
+    )
+    errors.require(f'{prefix}eps', self.eps, self.eps <= most, text)
+    small = max(self.radii, default=0) <= most
+    errors.require(f'{prefix}radii', self.radii, small, text)
     errors.require(
       f'{prefix}checkpoints', self.checkpoints, 'last' in self.checkpoints,
       "a tuple with 'last'",
