@@ -86,6 +86,39 @@ def test_options_are_rows_arrays_and_columns(everything):
     assert head in text
 
 
+def test_radii_give_eps50_and_curves_for_the_attack_and_the_noise(tmp_path):
+  # Wide radii, so that some images lose half of the set and some do not.
+  radii = (0.01, 0.1, 1.0)
+  value = evaluated(small(radii=radii, steps=4), tmp_path)
+  arrays = np.load(tmp_path / 'evaluation' / 'last.npz')
+  for row in value['rows']:
+    name = f'gradient/{row["attack"]}'
+    log2 = arrays[f'score/{name}/log2_eps50']
+    right = arrays['correct/gradient']
+    ends, share = arrays[f'radius/{name}/censored'], row['curve']['topk']
+    left = arrays[f'radius/{name}/topk']
+    assert left.shape == (8, 3) and row['curve']['eps'] == list(radii)
+    np.testing.assert_allclose(share['mean'], left[right].mean(0), rtol=1e-6)
+    np.testing.assert_array_equal(ends == -1, left[:, 0] <= 0.5)
+    np.testing.assert_array_equal(ends == 1, (left > 0.5).all(1))
+    inside = ends == 0
+    assert np.all((log2[inside] > np.log2(0.01)) & (log2[inside] < 0))
+    np.testing.assert_allclose(log2[ends == 1], 0, atol=1e-6)
+    np.testing.assert_allclose(
+      row['censored']['above'], (ends[right] == 1).mean(), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+      row['metrics']['log2_eps50']['mean'], log2[right].mean(), rtol=1e-5
+    )
+  attack, noise = value['rows']
+  gap = np.subtract(
+    noise['curve']['topk']['mean'], attack['curve']['topk']['mean']
+  )
+  want = np.trapezoid(gap, np.log2(radii)) / np.ptp(np.log2(radii))
+  np.testing.assert_allclose(attack['area']['mean'], want, rtol=1e-5)
+  assert gap.sum() > 0
+
+
 def test_options_are_off_unless_asked_for(tmp_path):
   built = small()
   for name, value in OFF.items():

@@ -22,4 +22,5 @@ def get_config(arg=None):
   config.train.duration = '10 epochs'
   config.train.milestones.update({'train_loss': 0.8, 'test_accuracy': 0.7})
   config.evaluation.eps = 4 / 255
+  config.evaluation.radii = tuple(2.0**i / 255 for i in range(-2, 5))
   return common.smoke(config) if found['smoke'] else config

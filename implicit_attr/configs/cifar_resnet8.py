@@ -23,6 +23,7 @@ def get_config(arg=None):
   config.train.duration = '30 epochs'
   config.train.milestones.update({'train_loss': 0.5, 'test_accuracy': 0.8})
   config.evaluation.eps = 8 / 255
+  config.evaluation.radii = tuple(2.0**i / 255 for i in range(-2, 5))
   if found['smoke']:
     common.smoke(config)
     config.model.norm = 'none'  # compiling is dear here

@@ -25,6 +25,7 @@ def get_config(arg=None):
   config.train.milestones.update({'train_loss': 0.5, 'test_accuracy': 0.7})
   config.evaluation.attributions = ('gradient', 'raw', 'rollout', 'chefer')
   config.evaluation.eps = 8 / 255
+  config.evaluation.radii = tuple(2.0**i / 255 for i in range(-2, 5))
   if found['smoke']:
     common.smoke(config)
     config.model.depth = 1

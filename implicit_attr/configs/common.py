@@ -82,7 +82,7 @@ def base() -> ml_collections.ConfigDict:
       'target': 'logit',
       'attacks': ('topk',),
       'eps': 0.03,  # in pixel units, of the range 0 to 1
-      'radii': tuple(2.0**i / 255 for i in range(-2, 5)),  # (): eps alone
+      'radii': tuple(2.0**i / 255 for i in range(7)),  # for ε50; (): eps only
       'norm': 'linf',
       'steps': 30,
       'restarts': 2,
@@ -121,7 +121,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.track.update({'draws': 2, 'input_order': 3, 'sharpness_batches': 2})
   config.evaluation.attributions = ('gradient',)
   config.evaluation.update({'steps': 3, 'restarts': 1, 'examples': 8})
-  config.evaluation.radii = (1 / 255, 16 / 255)
+  config.evaluation.radii = ()
   config.evaluation.update({'batch_size': 8, 'checkpoints': ('last',)})
   config.checkpoint.every = '10 steps'
   return config
