@@ -91,13 +91,13 @@ def audit(
   mask: Array | None = None,
   attributions: Sequence[str] = ATTRIBUTIONS,
   options: Mapping[str, Mapping[str, Any]] = OPTIONS,
-  objectives: Sequence[str] = ('topk',),
+  objectives: Sequence[str] = ('border',),
   similarities: Sequence[str] = (),
   target: str = 'logit',
   norm: str = 'linf',
   k: float = 0.1,
-  steps: int = 50,
-  restarts: int = 3,
+  steps: int = 20,
+  restarts: int = 5,
   batch_size: int = 64,
 ) -> Audit:
   """Attacks the maps of a network and puts random signs beside each number.

@@ -51,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
       'eval_every': '2%',
       # The first state at which each is reached is kept.
       'milestones': {'train_loss': 0.01, 'test_accuracy': 0.97},
+      'stop_at': 'never',  # or a milestone: the run ends there
       'tensorboard': False,
       # Stored pixels beyond this are streamed, not kept on the device.
       'resident_bytes': 2 << 30,
@@ -80,12 +81,12 @@ def base() -> ml_collections.ConfigDict:
         'smoothgrad': {'samples': 8, 'sigma': 0.1},
       },
       'target': 'logit',
-      'attacks': ('topk',),
+      'attacks': ('border',),
       'eps': 0.03,  # in pixel units, of the range 0 to 1
       'radii': tuple(2.0**i / 255 for i in range(7)),  # for ε50; (): eps only
       'norm': 'linf',
-      'steps': 30,
-      'restarts': 2,
+      'steps': 20,
+      'restarts': 4,
       'k': 0.1,  # share of the pixels in a top-k set
       'similarities': (),  # further columns: 'ssim', 'lens_recall'
       'examples': 128,

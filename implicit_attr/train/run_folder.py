@@ -126,6 +126,10 @@ class RunFolder:
         met[f'milestone/{name}'] = step
     return met
 
+  def reached(self, name: str, step: int) -> bool:
+    """Whether the milestone `name` was met at `step` or before."""
+    return any(met <= step for met in self._kept[name].steps())
+
   def write(
     self, step: int, record: dict[str, Any], sums: list, times: dict[str, Any]
   ) -> dict[str, Any]:

@@ -157,6 +157,7 @@ class Train:
   eval_every: Annotated[str, words]
   milestones: Annotated[Mapping[str, float], milestones]
   tensorboard: Annotated[bool, flag]
+  stop_at: Annotated[str, one_of(lambda: ('never', *CHECKPOINTS[1:]))] = 'never'
   resident_bytes: Annotated[int, count(0, 1 << 50)] = 2 << 30
   precision: Annotated[str, one_of(lambda: PRECISIONS)] = 'float32'
 
