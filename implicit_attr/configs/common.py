@@ -51,7 +51,8 @@ def base() -> ml_collections.ConfigDict:
       'eval_every': '2%',
       # The first state at which each is reached is kept.
       'milestones': {'train_loss': 0.01, 'test_accuracy': 0.97},
-      'tensorboard': False,
+      # Any of 'tensorboard', 'wandb', 'mlflow', 'trackio', beside the record.
+      'log_to': (),
       # Stored pixels beyond this are streamed, not kept on the device.
       'resident_bytes': 2 << 30,
       'precision': 'float32',  # or 'bfloat16', of the training passes alone
