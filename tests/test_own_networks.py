@@ -100,6 +100,18 @@ def test_dropout_is_a_function_of_the_key_and_of_training_only(path, made):
 
 
 @pytest.mark.parametrize('path', ALL)
+def test_statistics_keep_their_types_in_a_bfloat16_pass(path, made):
+  network, variables = made(path)
+  half = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
+  low = variables | {'params': half(variables['params'])}
+  step = lambda low, x: trained(network, low, jax.random.key(1), x)
+  _, new = jax.eval_shape(step, low, half(IMAGES))
+  old = {name: variables[name] for name in carried(variables)}
+  types = lambda tree: jax.tree.map(lambda a: a.dtype, tree)
+  assert types(new) == types(old)
+
+
+@pytest.mark.parametrize('path', ALL)
 def test_statistics_change_in_training_and_keep_their_form(path, made):
   network, variables = made(path)
   _, new = trained(network, variables, jax.random.key(1))
@@ -177,9 +189,16 @@ def advanced(lanes, lengths):
   program, feed = advance.make_program(lanes), Feed(lanes, max(lengths))
   state, step = lanes.template.mesh.replicate(lanes.init()), 0
   for n in lengths:
-    rates = np.resize(lanes.rates[step : step + n], max(lengths))
+    rates = np.zeros((*lanes.lead, max(lengths)), np.float32)
+    rates[..., :n] = lanes.rates[..., step : step + n]
     state, _ = program(
-      lanes.values, True, state, rates, feed(step, n), np.int32(n), feed.table
+      lanes.values,
+      np.ones(lanes.lead, bool),
+      state,
+      rates,
+      feed(step, n),
+      np.int32(n),
+      feed.table,
     )
     step += n
   return jax.device_get(state)
@@ -196,6 +215,24 @@ def test_a_span_has_the_bits_of_its_parts_with_batch_norm_and_dropout(path):
     advanced(lanes, (3,)),
     advanced(lanes, (1, 2)),
   )
+
+
+@pytest.mark.parametrize(
+  'path',
+  ['strangers:Field', pytest.param('strangers:NnxCNN', marks=pytest.mark.slow)],
+)
+def test_a_lane_of_a_network_of_ones_own_is_its_single_run(path):
+  configs = [config(path, seed=seed, optim__lr=0.1 * seed) for seed in (1, 2)]
+  built = [experiment.build(one) for one in configs]
+  lanes = Lanes.of(built)
+  assert lanes.mapped == (path == 'strangers:NnxCNN')
+  together = advanced(lanes, (2,))
+  for i, one in enumerate(built):
+    alone = advanced(Lanes.of([one]), (2,))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+      lanes.take(together, i), alone,
+    )  # fmt: skip
 
 
 @pytest.mark.slow

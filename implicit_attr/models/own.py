@@ -71,7 +71,12 @@ class Own:
     logits, out = result
     if mutable is False:
       return logits, dict(out)
-    return (logits, dict(out)), {name: carried[name] for name in mutable}
+    # A state keeps its types, whatever the precision of a training pass.
+    kept = lambda new, old: new.astype(old.dtype)
+    return (logits, dict(out)), {
+      name: jax.tree.map(kept, carried[name], variables[name])
+      for name in mutable
+    }
 
   def check(self, shape: tuple[int, ...], num_classes: int) -> None:
     """Traces the network on images of `shape` in both modes.
