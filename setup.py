@@ -43,7 +43,13 @@ setuptools.setup(
     'tensorflow-datasets>=4.9.9,<5',
   ],
   extras_require={
-    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.17,<0.18'],
+    'test': [
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.17,<0.18',
+      'tensorboard>=2.18',
+      'tensorboardX>=2.6',
+    ],
     'tensorboard': ['tensorboardX>=2.6'],
     # Beside these, without their dependencies: pyhessian and
     # curvlinops-for-pytorch, which would bring torchvision.
@@ -57,6 +63,7 @@ setuptools.setup(
       'quantus',
       'scikit-image',
       'torch',
+      'trackio',
     ],
   },
 )

@@ -28,8 +28,8 @@ Train = Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
 _FIELDS = ('name', 'base', 'overrides')
 RESERVED = {
   '.lock', 'checkpoints', 'config.json', 'evaluation', 'figures',
-  'metrics.jsonl', 'probes', 'report.html', 'spectrum', 'status.json',
-  'summary.csv', 'summary.json', 'tensorboard',
+  'metrics.jsonl', 'mirrors.json', 'probes', 'report.html', 'spectrum',
+  'status.json', 'summary.csv', 'summary.json', 'tensorboard', 'wandb',
 }  # fmt: skip
 """Names that a run or a sweep gives to its own files."""
 

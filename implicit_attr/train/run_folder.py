@@ -84,7 +84,9 @@ class RunFolder:
     due = events(experiment.total, every, ())
     self._metrics = self._closing.enter_context(
       contextlib.closing(
-        Metrics(workdir, self.first, settings.train.tensorboard, due)
+        Metrics(
+          workdir, self.first, settings.train.log_to, due, experiment.config
+        )
       )
     )
 
