@@ -91,6 +91,22 @@ def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
   return axes
 
 
+def stack(
+  title: str, xlabel: str, ylabels: Sequence[str], each: float = 1.2
+) -> list[Any]:
+  """Axes below each other over one x axis, in a panel of standard width."""
+  first = panel(title, '', '', height=0.9 + each * len(ylabels))
+  figure = first.figure
+  first.remove()
+  every = list(
+    figure.subplots(len(ylabels), 1, sharex=True, squeeze=False).flat
+  )
+  for axes, ylabel in zip(every, ylabels, strict=True):
+    axes.set_ylabel(maths(ylabel))
+  every[-1].set_xlabel(maths(xlabel))
+  return every
+
+
 def sheet(width: float, height: float) -> Any:
   """Bare axes in inches, from the lower left corner, over a whole figure."""
   from matplotlib.figure import Figure
@@ -120,6 +136,19 @@ def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     axis.set_minor_formatter(NullFormatter())
+
+
+def radii(axis: Any, values: np.ndarray) -> None:
+  """Makes an x or y axis one of radii in units of 1/255: 1, 2, 4, …"""
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+  getattr(axis.axes, f'set_{axis.axis_name}scale')('log', base=2)
+  span = np.log2(np.max(values) / np.min(values)) if np.size(values) else 0
+  # Within a factor of four powers of two alone are too few ticks.
+  subs = (1,) if span > 2 else (1, 1.25, 1.5, 1.75)
+  axis.set_major_locator(LogLocator(base=2, subs=subs, numticks=12))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+  axis.set_minor_locator(NullLocator())
 
 
 def rows(axes: Any, labels: Sequence[str]) -> None:
