@@ -114,7 +114,9 @@ def test_an_evaluation_at_one_radius_says_so_and_has_no_column(
   {'curve': None}, {'curve': {'eps': 'x', 'topk': 3}}, {'censored': [1]},
   {'curve': {'eps': [0.1, None], 'topk': {'mean': [1.0, 0.5]}}},
   {'curve': {'eps': [0.1, 0.2], 'topk': {'mean': [1.0]}}}, {'area': 'x'},
+  {'curve': {'eps': [0.1, 1e308], 'topk': {'mean': [1.0, 0.5]}}},
   {'metrics': {'log2_eps50': {'mean': None}}},
+  {'metrics': {'log2_eps50': {'mean': -3, 'low': -1e308, 'high': 1e308}}},
 ])  # fmt: skip
 def test_a_damaged_curve_does_not_stop_the_page(figures, tmp_path, damage):
   ends = {end: [1.0, 0.5] for end in ('mean', 'low', 'high')}

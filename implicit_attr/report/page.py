@@ -22,11 +22,12 @@ from implicit_attr.runs.reading import Evaluation, Run
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
-  """Writes figures/*.png and report.html into a run directory.
+  """Writes figures/*.png and *.svg, and report.html, into a run directory.
 
   Reads only files of `workdir`; any of them may be missing or cut short, the
   page then says so in a line. The same files give the same bytes. The page
-  embeds its images and needs no other file, network or script.
+  embeds its images and needs no other file or network; what its only script
+  does (values under the pointer, enlarging, CSV) is not needed to read it.
 
   Returns:
     The path of report.html.

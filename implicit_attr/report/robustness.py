@@ -90,7 +90,7 @@ def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
       for end in ('mean', 'low', 'high')
     )
     if half:
-      mean, low, high = (255 * 2.0**v for v in (mean, low, high))
+      mean, low, high = np.vectorize(tables.radius)([mean, low, high])
     # A missing end of an interval is drawn as none.
     bars = np.nan_to_num(np.maximum([mean - low, high - mean], 0))
     baseline = attack == tables.BASELINE

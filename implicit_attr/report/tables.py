@@ -138,8 +138,9 @@ def certificate(row: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def radius(log2: Any) -> float:
-  """A binary logarithm of a radius, as the radius in units of 1/255."""
-  return 255 * 2.0**log2 if finite(log2) else float('nan')
+  """A radius in units of 1/255, from its binary logarithm; NaN for nonsense."""
+  fits = finite(log2) and abs(log2) < 100
+  return 255 * 2.0**log2 if fits else float('nan')
 
 
 def radii(row: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -139,7 +139,7 @@ def curve(value: Any) -> dict[str, Any]:
   }
   fits = lambda mean: all(len(v) == len(radii) for v in mean.values())
   curves = {name: mean for name, mean in curves.items() if fits(mean)}
-  if not curves or not radii.size or not (radii > 0).all():
+  if not curves or not radii.size or not ((radii > 0) & (radii < 1e6)).all():
     return {}
   return {'eps': radii} | curves
 
