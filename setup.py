@@ -45,6 +45,7 @@ setuptools.setup(
   extras_require={
     'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.17,<0.18'],
     'tensorboard': ['tensorboardX>=2.6'],
+    'docs': ['mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2'],
     # Beside these, without their dependencies: pyhessian and
     # curvlinops-for-pytorch, which would bring torchvision.
     'peers': [
