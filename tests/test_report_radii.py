@@ -11,7 +11,7 @@ from implicit_attr.report import canvas, radii, rates, robustness, tables
 from implicit_attr.report.sweep_runs import Tree, Trial
 from implicit_attr.runs.reading import Evaluation
 
-EPS = np.array([1.0, 4.0, 16.0]) / 255
+EPS = [1 / 255, 4 / 255, 16 / 255]
 
 
 def mean(value):

@@ -260,6 +260,16 @@ def test_table_of_runs_holds_attack_and_random_signs(small):
       np.testing.assert_allclose(value, wanted)
       assert text == f'{wanted:.3f}'
     assert row[columns['Time [s]']][0] == '2.00'  # 10 updates, 5 a second
+  assert not any('ε50' in name for name in head)  # not at equal loss
+
+
+def test_table_of_runs_holds_the_radius_at_equal_loss(tmp_path):
+  write_run(tmp_path / 'run', np.random.default_rng(0), gain=-0.9)
+  head, (row,) = overview.runs(sweep_runs.load(tmp_path))
+  found = json.loads((tmp_path / 'run/evaluation/train_loss.json').read_text())
+  log2 = found['rows'][0]['metrics']['log2_eps50']['mean']
+  value = row[head.index('ε50 [1/255] at equal training loss')][1]
+  np.testing.assert_allclose(value, 255 * 2**log2)
 
 
 def test_failed_and_diverged_runs_are_listed(small):

@@ -59,13 +59,13 @@ def _panel(
         if metric in other['curve'] and metric in row['curve']:
           between = (r['curve'][metric]['mean'] for r in (row, other))
           axes.fill_between(
-            UNIT * row['curve']['eps'], *between, color=colour, alpha=0.13, lw=0
+            _radii(row), *between, color=colour, alpha=0.13, lw=0
           )
       if metric == 'topk':
         _half(axes, row, colour)
     axes.axhline(1, color=canvas.GREY, lw=0.5, zorder=0)
     axes.grid(axis='x', lw=0.4, color='#DDDDDD')
-  canvas.radii(every[0].xaxis, UNIT * rows[0]['curve']['eps'])
+  canvas.radii(every[0].xaxis, _radii(rows[0]))
   figure = every[0].figure
   handles = {}
   for axes in every:
@@ -78,17 +78,21 @@ def _panel(
   return canvas.save(figure, folder, f'radii_{name}', alt)
 
 
+def _radii(row: dict[str, Any]) -> np.ndarray:
+  return UNIT * np.array(row['curve']['eps'])
+
+
 def _line(
   axes: Any, row: dict[str, Any], metric: str, colour: str, mark: str
 ) -> None:
-  curve = row['curve'].get(metric)
-  if not curve:
+  if metric not in row['curve']:
     return
-  ends = [curve['mean'] - curve['low'], curve['high'] - curve['mean']]
+  mean, low, high = map(np.array, row['curve'][metric].values())
   axes.errorbar(
-    UNIT * row['curve']['eps'], curve['mean'],
-    yerr=np.nan_to_num(np.maximum(ends, 0)), fmt=f'{mark}-', ms=3, lw=1.2,
-    elinewidth=0.9, color=colour, label=tables.attack_name(row['attack']),
+    _radii(row), mean,
+    yerr=np.nan_to_num(np.maximum([mean - low, high - mean], 0)),
+    fmt=f'{mark}-', ms=3, lw=1.2, elinewidth=0.9, color=colour,
+    label=tables.attack_name(row['attack']),
   )  # fmt: skip
 
 

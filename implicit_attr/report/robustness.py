@@ -107,8 +107,9 @@ def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
     if height not in heights.values():
       label.set_weight('bold')
   if half:
-    tried = [row['curve']['eps'] for _, row in entries if row.get('curve')]
-    ends = [255 * end(np.concatenate(tried)) for end in (min, max) if tried]
+    curves = [row['curve'] for _, row in entries if row.get('curve')]
+    tried = [255 * eps for curve in curves for eps in curve['eps']]
+    ends = [min(tried), max(tried)] if tried else []
     shown = np.array([*axes.dataLim.intervalx, *ends[1:]])
     canvas.radii(axes.xaxis, shown)
     axes.set_xlim(shown.min() / 1.2, shown.max() * 1.1)

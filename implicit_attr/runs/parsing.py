@@ -139,11 +139,10 @@ def curve(value: Any) -> dict[str, Any]:
   }
   fits = lambda mean: all(len(v) == len(radii) for v in mean.values())
   curves = {name: mean for name, mean in curves.items() if fits(mean)}
-  if not curves or not radii.size or not ((radii > 0) & (radii < 1e6)).all():
+  if not curves or not radii or not all(0 < r < 1e6 for r in radii):
     return {}
   return {'eps': radii} | curves
 
 
-def _column(value: Any) -> np.ndarray:
-  values = value if isinstance(value, list) else []
-  return np.array([number(v) for v in values], np.float64)
+def _column(value: Any) -> list[float]:
+  return [number(v) for v in value] if isinstance(value, list) else []
