@@ -33,7 +33,7 @@ def draw(tree: Tree, folder: pathlib.Path) -> Exhibit:
     for place, records in panels.items()
     if len({record['lr'] for record in records}) > 1
   }
-  more = len(panels) - MOST
+  shown, more = list(panels.items())[:MOST], len(panels) - MOST
   return Exhibit(
     'ε50 against the learning rate at equal training loss',
     'The radius at which half of the strongest pixels of a map are left '
@@ -45,8 +45,8 @@ def draw(tree: Tree, folder: pathlib.Path) -> Exhibit:
     'radii tried, so that the true value is further out.'
     + (f' {more} more panels are left out.' if more > 0 else ''),
     tuple(
-      _panel(folder, f'rates_{i}', *place, records)
-      for i, (place, records) in enumerate(list(panels.items())[:MOST])
+      _panel(folder, f'rates_{i}', group, map_name, records)
+      for i, ((group, map_name), records) in enumerate(shown)
     ),
     'no two learning rates were evaluated over radii '
     '(evaluation.radii) at equal training loss',
