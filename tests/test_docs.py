@@ -54,7 +54,7 @@ def test_the_protocol_has_the_defaults_of_the_configs():
   for said in (
     f'{found.examples} test images',
     f'≤ {found.eps} in every pixel',
-    f'{found.steps} steps of 2.5 ε / {found.steps} along signs',
+    f'{found.steps} steps along the signs of a momentum',
     f'{found.restarts} restarts',
     f'≤ {config.train.milestones.train_loss} |',
     f'≥ {config.train.milestones.test_accuracy} |',
@@ -68,7 +68,7 @@ def test_the_protocol_has_the_defaults_of_the_configs():
   ):
     assert said in text, said
   assert (found.k, found.target, found.norm) == (0.1, 'logit', 'linf')
-  assert tuple(found.attacks) == ('topk',)
+  assert tuple(found.attacks) == ('border',)
   assert tuple(found.checkpoints) == ('last', 'train_loss', 'test_accuracy')
   assert 'diffkendall' in attacks.OBJECTIVES
 
