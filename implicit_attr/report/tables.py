@@ -156,7 +156,7 @@ def robustness(evaluation: Evaluation) -> Table:
   beside = names(rows, 'faithfulness', _FAITHFUL)
   counts = {'n': 'n', 'kept': 'n_kept'} | {
     name: f'n_{name}'
-    for name in ('stalled', 'undefined')
+    for name in ('stalled', 'undefined', 'nan')
     if any(row.get(f'n_{name}') for row in rows)
   }
   proved = any('certificate' in row for row in rows)
