@@ -43,7 +43,13 @@ setuptools.setup(
     'tensorflow-datasets>=4.9.9,<5',
   ],
   extras_require={
-    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.17,<0.18'],
+    'test': [
+      'dm-haiku>=0.0.16',
+      'equinox>=0.13',
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.17,<0.18',
+    ],
     'tensorboard': ['tensorboardX>=2.6'],
     # Beside these, without their dependencies: pyhessian and
     # curvlinops-for-pytorch, which would bring torchvision.
@@ -51,7 +57,6 @@ setuptools.setup(
       'captum',
       'einops',
       'einconv',
-      'equinox',
       'foolbox',
       'linear_operator',
       'quantus',
