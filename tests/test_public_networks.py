@@ -98,7 +98,9 @@ def haiku_mlp(x):
 
 
 def haiku_resnet(x):
-  options = {'channels_per_group': (4, 4, 8, 8), 'bottleneck': False}
+  # Haiku begins with a head of zeros, whose maps are 0 everywhere.
+  head = {'w_init': hk.initializers.VarianceScaling()}
+  options = {'channels_per_group': (4, 4, 8, 8), 'logits_config': head}
   net = lambda x, train: hk.nets.ResNet((1,) * 4, 10, **options)(x, train)
   return haiku(net, x)
 
