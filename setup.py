@@ -50,6 +50,8 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'ruff>=0.17,<0.18',
     ],
+    # One release: another finds other errors.
+    'types': ['pyright[nodejs]==1.1.414'],
     'tensorboard': ['tensorboardX>=2.6'],
     # Beside these, without their dependencies: pyhessian and
     # curvlinops-for-pytorch, which would bring torchvision.

@@ -87,8 +87,8 @@ class Audit:
 def audit(
   apply_fn: Callable[..., Any],
   params: Params,
-  x: Array,
-  y: Array | Sequence[int],
+  x: Array | np.ndarray,
+  y: Array | np.ndarray | Sequence[int],
   *,
   eps: float,
   layout: str | None = None,
@@ -167,34 +167,37 @@ def audit(
   }  # fmt: skip
   record(Evaluation, '', given).check('')
   errors.number('memory_gb', memory_gb, 0, open_low=True)
-  x, y, notes = np.asarray(x), np.asarray(y), ()
-  if x.dtype == np.uint8:
-    x, notes = x / np.float32(255), ('Images of uint8 were divided by 255.',)
-  x, kind = _channels_last(x, layout), x.dtype
+  images, labels, notes = np.asarray(x), np.asarray(y), ()
+  if images.dtype == np.uint8:
+    images = images / np.float32(255)
+    notes = ('Images of uint8 were divided by 255.',)
+  images, kind = _channels_last(images, layout), images.dtype
   if jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4:
-    x, notes = x.astype(np.float32), (NARROW.format(kind, kind),)
-  inputs.check(x, y, eps=eps, norm=norm, bounds=(0.0, 1.0))
-  most = math.sqrt(x[0].size)
+    images, notes = images.astype(np.float32), (NARROW.format(kind, kind),)
+  inputs.check(images, labels, eps=eps, norm=norm, bounds=(0.0, 1.0))
+  most = math.sqrt(images[0].size)
   errors.require(
     'eps', eps, eps <= most,
     f'in pixel units, at most {most:g}, the diagonal of the box: 8/255, not 8',
   )  # fmt: skip
   warn_of_state('params', params)
-  into = _standardised(mean, std, layout, x.shape[-1], kind)
+  into = _standardised(mean, std, layout, images.shape[-1], kind)
   network = _with_out(apply_fn, into)
-  logits, _ = jax.eval_shape(network, params, x[:1])
+  logits, _ = jax.eval_shape(network, params, images[:1])
   errors.require(
-    'y', int(y.max()), int(y.max()) < logits.shape[-1],
+    'y', int(labels.max()), int(labels.max()) < logits.shape[-1],
     f'labels < {logits.shape[-1]}',
   )  # fmt: skip
   smooth = smooth_fn and _with_out(smooth_fn, into)
-  if smooth is None and _softens(network, params, x[:1]):
+  if smooth is None and _softens(network, params, images[:1]):
     smooth, notes = graph.softened(network), (*notes, SOFTENED)
-  one = memory.of_an_image(network, params, x.shape[1:], jnp.result_type(x))
+  one = memory.of_an_image(
+    network, params, images.shape[1:], jnp.result_type(images)
+  )
   room = memory_gb * 1e9 // (COPIES * one)
-  given |= _sizes(batch_size, given['options'], len(x), room)
+  given |= _sizes(batch_size, given['options'], len(images), room)
   settings = record(Evaluation, '', given)
-  batch = {'image': x, 'label': y.astype(np.int32)}
+  batch = {'image': images, 'label': labels.astype(np.int32)}
   if mask is not None:
     batch['mask'] = np.asarray(mask)
   rows, arrays = [], {}
@@ -277,7 +280,7 @@ def _with_out(
   return apply_fn
 
 
-def _softens(network: ApplyFn, params: Params, x: Array) -> bool:
+def _softens(network: ApplyFn, params: Params, x: np.ndarray) -> bool:
   """Whether there are rectifiers in `network` that softplus can replace."""
   try:
     jax.eval_shape(graph.softened(network), params, x, np.float32(1))

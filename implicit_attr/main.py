@@ -114,6 +114,7 @@ def main(_) -> int:
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
+  assert config is not None  # `parse` asks for one to train
   lanes = run.build([config])  # before there is a folder
   job = run.train if mode == 'train' else run.evaluate
   with lock.lock(workdir) if first else contextlib.nullcontext(True) as ours:
@@ -168,6 +169,7 @@ def located(name: str) -> str:
   files = {f.relative_to(CONFIGS) for f in CONFIGS.rglob('*.py')}
   known = {f.with_suffix('').as_posix() for f in files} - {'common'}
   errors.choose('--config', path, {*known, 'a file'})
+  raise FileNotFoundError(path)  # somebody calls theirs 'a file'
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -255,7 +257,7 @@ def _refuse(error: Exception) -> NoReturn:
 def _talk() -> None:
   """Our own lines with the time of day; of other libraries only warnings."""
   for stream in (sys.stdout, sys.stderr):  # λ where only ASCII can be shown
-    stream.reconfigure(errors='backslashreplace')
+    stream.reconfigure(errors='backslashreplace')  # pyright: ignore[reportAttributeAccessIssue]
   absl_logging.set_verbosity(absl_logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

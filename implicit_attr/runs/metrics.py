@@ -127,7 +127,8 @@ def good_lines(data: bytes) -> tuple[dict, list[int]]:
       line = records.parsed(raw)
     except ValueError:
       line = None
-    step = line.get('step') if isinstance(line, dict) else None
+    line = line if isinstance(line, dict) else {}
+    step = line.get('step')
     if type(step) is int and 0 <= step < 1 << 53:
       lines[step, 'event' in line] = raw, line
     elif number < len(raws):
@@ -154,7 +155,7 @@ def _mirror(folder: pathlib.Path, step: int) -> Any:
   Its own file, however soon after the last writer it is made.
   """
   try:
-    from tensorboardX import SummaryWriter
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
   except ImportError as e:
     raise errors.InputError(
       'train.tensorboard=True must be False where tensorboardX is not '

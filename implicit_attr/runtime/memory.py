@@ -36,5 +36,6 @@ def _bytes(jaxpr: core.Jaxpr) -> int:
     if inside:
       total += turns * sum(map(_bytes, inside))
     else:
-      total += sum(v.aval.size * v.aval.dtype.itemsize for v in eqn.outvars)
+      made: list[Any] = [v.aval for v in eqn.outvars]
+      total += sum(a.size * a.dtype.itemsize for a in made)
   return total
