@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from implicit_attr import attacks, attribution, errors, losses
+from implicit_attr.attacks import map_losses
 from implicit_attr.data.augment import AUGMENTATIONS
 from implicit_attr.runtime import dist, programs
 from implicit_attr.train import optim
@@ -50,7 +51,7 @@ def maps() -> dict[str, Callable]:
 
 def untargeted() -> list[str]:
   """Attacks that need no region or map to aim at."""
-  return sorted(set(attacks.OBJECTIVES) - set(attacks.map_losses.TARGETED))
+  return sorted(set(attacks.OBJECTIVES) - set(map_losses.TARGETED))
 
 
 OPTION = {
@@ -282,7 +283,7 @@ def record(cls: type, field: str, given: Any) -> Any:
     where = f'{field}.{name}'.lstrip('.')
     if name == 'options' and rest_is_options:
       where = field
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
       values[name] = record(hint, where, given[name])
     else:
       values[name] = typing.get_args(hint)[1](where, given[name])
