@@ -26,7 +26,7 @@ def row(
   'n_nan' counts maps with a NaN, before or after the attack, among all
   examples: a network that gives NaN has no class to be right about.
   """
-  right = examples['prediction'] == examples['label']
+  right = np.equal(examples['prediction'], examples['label'])
   part = lambda prefix: {
     key.removeprefix(prefix): value[right]
     for key, value in examples.items()
@@ -46,7 +46,7 @@ def row(
     'n': int(right.sum()),
     'n_kept': int(examples[f'kept/{attack}'][right].sum()),
     'n_stalled': int(
-      examples.get(f'stalled/{attack}', right & False)[right].sum()
+      examples.get(f'stalled/{attack}', np.zeros_like(right))[right].sum()
     ),
     'n_undefined': int(undefined.sum()),
     'n_nan': int((nan[0] | nan[1]).sum()),
