@@ -22,7 +22,7 @@ ORANGE, PURPLE, SKY = '#E69F00', '#CC79A7', '#56B4E9'
 INK, GREY = '#222222', '#7F7F7F'
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
-_STYLE = {
+_STYLE: dict[Any, dict[str, Any]] = {
   'font': {
     'family': 'DejaVu Sans',  # comes with matplotlib, so always the same
     'size': 8.5,

@@ -5,7 +5,7 @@ number under random signs, clean accuracy and faithfulness are beside it.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from implicit_attr.runs.reading import Evaluation, finite
@@ -218,7 +218,7 @@ def rules(evaluations: dict[str, Evaluation]) -> Table:
   return Table(head, body)
 
 
-def by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+def by(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
   """Items by what `key` says of them, in order of appearance."""
   groups: dict[Any, list[Any]] = {}
   for item in items:
