@@ -207,7 +207,7 @@ def test_logits_alone_lists_and_uint8_are_taken(problem):
   assert 'uint8' not in str(plain)
 
 
-@pytest.mark.parametrize('images', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('images', ['float32', 'bfloat16'])
 def test_a_bfloat16_network_is_attacked_and_explained_in_float32(
   problem, images
 ):
@@ -234,18 +234,21 @@ def test_a_bfloat16_network_is_attacked_and_explained_in_float32(
     assert abs(left - usual) < 0.15
 
 
-@pytest.mark.parametrize('shape', [(5, 8, 2), (9, 4, 4), (6, 3, 1)])
-def test_images_of_any_sides_and_one_to_four_channels(shape):
+@pytest.mark.parametrize(
+  ('shape', 'kind'), [((5, 8, 2), 'float32'), ((9, 4, 4), 'float16')]
+)
+def test_images_of_any_sides_and_two_or_four_channels(shape, kind):
   draw = np.random.default_rng(2)
   n = int(np.prod(shape))
   params = {
     'w': jnp.array(draw.normal(size=(n, 16)), jnp.float32),
     'v': jnp.array(draw.normal(size=(16, 3)), jnp.float32),
   }
-  x = draw.random((3, *shape), np.float32)
+  x = draw.random((3, *shape), np.float32).astype(kind)
   y = np.asarray(jnp.argmax(network(jnp.tanh)(params, x)[0], -1))
   result = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
   assert result.arrays['map/gradient/topk'].shape == x.shape
+  assert result.arrays['map/gradient/topk'].dtype == np.float32
   assert [row['n'] for row in result.rows] == [3, 3]
 
 
