@@ -61,7 +61,7 @@ def linen_cnn(x):
 
 
 def linen_resnet(x):
-  return linen(public_networks.LinenResNet((1, 1), 10, 4), x)
+  return linen(public_networks.LinenResNet((1,), 10, 4), x)
 
 
 def linen_vit(x):
