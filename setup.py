@@ -49,6 +49,8 @@ setuptools.setup(
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.17,<0.18',
+      'tensorboard>=2.18',
+      'tensorboardX>=2.6',
     ],
     # One release: another finds other errors.
     'types': ['pyright[nodejs]==1.1.414'],
@@ -64,6 +66,7 @@ setuptools.setup(
       'quantus',
       'scikit-image',
       'torch',
+      'trackio',
     ],
   },
 )

@@ -42,6 +42,12 @@ def shown(value: Any) -> str:
   return text if len(text) <= 120 else f'{text[:117]}…'
 
 
+def said(error: BaseException) -> str:
+  """What someone else's code raised, its kind and first line, in a line."""
+  lines = str(error).strip().splitlines() or ['']
+  return f'{type(error).__name__}: {lines[0][:200]}'.rstrip(': ')
+
+
 def number(
   field: str,
   value: Any,

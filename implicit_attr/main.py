@@ -1,10 +1,7 @@
 """Trains, tracks, evaluates and reports, as one config says.
 
-  python -m implicit_attr.main --config configs/digits_cnn.py
-  implicit_attr --config digits_cnn
-
-Kept short on purpose: everything it calls can be imported and tested, or used
-from a notebook.
+python -m implicit_attr.main --config configs/digits_cnn.py
+implicit_attr --config digits_cnn
 """
 
 import contextlib
@@ -25,10 +22,9 @@ import implicit_attr
 from implicit_attr import errors
 
 STOPPED = 143
-
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 """Configs that come with the package: `--config digits_cnn` names one."""
-MODES = ('train', 'evaluate', 'report', 'sweep', 'theory')
+MODES = ('train', 'evaluate', 'report', 'sweep', 'theory', 'pack')
 CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -45,10 +41,14 @@ _SHARD = flags.DEFINE_string(
 _LANES = flags.DEFINE_integer(
   'lanes', 1, 'how many arms of a sweep train at once, as one program'
 )
+_BUDGET = flags.DEFINE_float(
+  'budget',
+  None,
+  'seconds for a sweep: seed by seed, as far as arms end in time',
+)
 _DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'one process of several: one per host of a TPU pod, '
-  'per GPU or host elsewhere',
-)  # fmt: skip
+  'distributed', False, 'one process of several: one per host of a pod, or GPU'
+)
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', None, 'host:port of process 0; found out on TPU and by SLURM'
 )
@@ -66,6 +66,7 @@ _COMPILED = flags.DEFINE_string(
 FLAGS_OF = {
   'shard': ('sweep',),
   'lanes': ('sweep',),
+  'budget': ('sweep',),
   'distributed': ('train', 'evaluate'),
 }
 """Modes in which a flag means anything; elsewhere it is refused."""
@@ -77,7 +78,7 @@ def main(_) -> int:
 
   from implicit_attr import report, run
   from implicit_attr.evaluation import theory_on_run
-  from implicit_attr.runs import lock, records
+  from implicit_attr.runs import lock, pack, records
   from implicit_attr.runs.metrics import read_metrics
   from implicit_attr.runtime import dist, programs
   from implicit_attr.sweeps import sweep
@@ -95,13 +96,15 @@ def main(_) -> int:
   if _COMPILED.value:
     jax.config.update('jax_compilation_cache_dir', _COMPILED.value)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-  if mode == 'report':
-    print(report.write(workdir))
+  if mode in ('pack', 'report'):
+    write = pack.pack if mode == 'pack' else report.write
+    print(write(pack.unpacked(workdir)))
     return 0
   if mode == 'sweep':
     arms = sweep.share(sweep.arms(_CONFIG.value), _SHARD.value)
     job = lambda configs, folders: run.train(run.build(configs), folders)
-    status = _ended(lambda: sweep.run(arms, workdir, job, _LANES.value))
+    limit = _LANES.value, _BUDGET.value
+    status = _ended(lambda: sweep.run(arms, workdir, job, *limit))
     with lock.lock(workdir) as ours:  # another launcher may be at it
       # Whoever sends a signal will not wait for a page of hundreds of runs.
       if ours and arms and status != STOPPED:
@@ -249,8 +252,7 @@ def _reason(error: BaseException) -> str:
 def _refuse(error: Exception) -> NoReturn:
   """One line and exit status 2."""
   print('error:', ' '.join(str(error).split()), file=sys.stderr, flush=True)
-  # Not sys.exit: a restore that failed leaves reader threads behind, which
-  # would add tracebacks of their own on the way out.
+  # Not sys.exit: reader threads of a failed restore would add tracebacks.
   os._exit(2)
 
 

@@ -1,19 +1,19 @@
-"""Is our attack strong enough? Success over steps and restarts: the figure.
+"""Strength of our attack on attribution maps beside other objectives, four
+times its steps and four restarts, and random signs, at every radius.
 
-  python -m implicit_attr.main --config configs/cifar_cnn.py \
-    --config.data.name=cifar10_jpeg --config.data.data_dir=… \
-    --workdir runs/strength
-  python studies/attack_strength.py runs/strength
+  python -m implicit_attr.main --config digits_cnn --workdir runs/digits_cnn
+  python -m implicit_attr.main --config digits_vit --workdir runs/digits_vit
+  python studies/attack_strength.py runs/digits_cnn runs/digits_vit
 
-One network, the gradient map, ε of the run's config, the label kept. Each
-number of steps is an attack of its own, as its step size depends on it; all
-select by top-k intersection, whatever they descend. Steps are varied at the
-default restarts, restarts at the default steps. Writes attack_strength.png and
-.json beside this file.
+Any run will do whose config has `evaluation.radii`. Label kept, shares left of
+the clean top-k set, images as the run has them. 'default' is what evaluations
+do (`evaluation.steps` and `restarts` of the run); every other objective is
+given its steps, restarts and rule, and 'topk, signs' the steps of Ghorbani et
+al. (arXiv 1710.10547) as well. 'floor' has four times the steps. Prints, and
+writes to attack_strength.json and .png under docs, a line for each map.
 """
 
 import functools
-import inspect
 import json
 import pathlib
 import sys
@@ -22,133 +22,135 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-import tqdm
 
-from implicit_attr import attacks, attribution, train
+from implicit_attr import attacks, keys, numerics, train
 from implicit_attr.attacks import map_losses
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints
+from implicit_attr.runtime.progress import Progress
 from implicit_attr.train import experiment
+from implicit_attr.train.settings import maps
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
-
-EXAMPLES = 16
-STEPS = (10, 20, 50, 100, 200, 500)
-RESTARTS = (1, 2, 3, 5, 10)
-DEFAULT = {
-  name: inspect.signature(attacks.attack_attribution).parameters[name].default
-  for name in ('steps', 'restarts')
-}
+EXAMPLES = 32
+GRADIENT_MAPS = (
+  'gradient', 'gradient_x_input', 'integrated_gradients', 'smoothgrad',
+)  # fmt: skip
+ATTENTION_MAPS = ('gradient', 'raw', 'rollout', 'chefer')
 KEY = jax.random.key(0)
-COLOURS = {'steps': '#0072B2', 'restarts': '#E69F00'}
+STYLES = {
+  'random signs': {'color': '0.4', 'linestyle': ':'},
+  'topk, signs': {'color': '#E69F00', 'marker': 'o'},
+  'default': {'color': 'black', 'marker': 'o'},
+}
 
 
 def load(workdir: pathlib.Path) -> tuple:
-  """(explain, predict, images, their labels, eps): all predicted rightly."""
+  """(apply_fn, params, images, the settings of its evaluation)."""
   config = records.read_config(workdir)['config']
   built = experiment.build(config)
   kept = Checkpoints(workdir / 'checkpoints' / 'last')
   state = kept.restore(kept.steps()[-1], {'state': built.like()})[0]['state']
   kept.close()
   apply_fn = train.frozen(built.module, state.model_state)
-  predict = lambda x: apply_fn(state.params, x)[0]
-  explain = lambda x, y: attribution.METHODS['gradient'](
-    apply_fn, state.params, x, y
-  )
-  batch = built.test_batch(2 * EXAMPLES)
-  x, y = jnp.asarray(batch['image']), jnp.asarray(batch['label'])
-  right = np.flatnonzero(jnp.argmax(predict(x), -1) == y)[:EXAMPLES]
-  return explain, predict, x[right], y[right], config['evaluation']['eps']
+  x = jnp.asarray(built.test_batch(EXAMPLES)['image'])
+  return apply_fn, state.params, x, config['evaluation']
 
 
-def goal(name: str, clean: jax.Array) -> jax.Array | None:
-  """What a targeted objective aims at: a corner, or another image's map."""
-  corner = jnp.zeros(clean.shape[1:3], bool).at[:8, :8].set(True)
-  others = {
-    'target_region': jnp.broadcast_to(corner, clean.shape[:3]),
-    'target_map': jnp.roll(clean, 1, 0),
+def panel(apply_fn, params, x, settings: dict, name: str) -> dict:
+  """{attack: share left at each radius}, means over the images."""
+  explain = functools.partial(
+    maps()[name], apply_fn, params, key=keys.stream(0, 'map'),
+    target=settings['target'], **settings['options'].get(name, {}),
+  )  # fmt: skip
+  predict = lambda x: apply_fn(params, x)[0]
+  y = jnp.argmax(predict(x), -1).astype(jnp.int32)
+  radii = jnp.asarray(settings['radii'], x.dtype)
+  steps, restarts = settings['steps'], settings['restarts']
+  own = {'objective': 'border', 'steps': steps, 'restarts': restarts}
+  tried = {
+    'default': own,
+    'floor': {**own, 'steps': 4 * steps, 'restarts': max(4, restarts)},
+    'topk, signs': {**own, 'objective': 'topk', 'rule': 'sign'},
   }
-  return others.get(name)
+  for other in map_losses.OBJECTIVES:
+    spatial = x.ndim == explain(x[:1], y[:1]).ndim or other != 'mass_centre'
+    if other not in (*map_losses.TARGETED, 'border') and spatial:
+      tried[other] = {**own, 'objective': other}
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def left(attack: str, x: jax.Array) -> jax.Array:
+    def at(eps):
+      problem = KEY, explain, predict, x, y
+      ball = {'eps': eps, 'k': settings['k']}
+      if attack == 'random signs':
+        return attacks.random_sign(*problem, **ball).score.mean()
+      found = attacks.attack_attribution(*problem, **ball, **tried[attack])
+      return found.score.mean()
+
+    with numerics.exact():
+      return jax.lax.map(at, radii)
+
+  progress = Progress(name, 0, len(tried) + 1, every=5)
+  found = {}
+  for i, attack in enumerate(['random signs', *tried], start=1):
+    found[attack] = np.asarray(left(attack, x)).round(4).tolist()
+    progress.say(i)
+  return found
 
 
-def main(workdir: pathlib.Path) -> None:
-  explain, predict, x, y, eps = load(workdir)
-  clean = explain(x, y)
-  chance = attacks.random_sign(KEY, explain, predict, x, y, eps=eps).score
-  found = {'random_sign': float(jnp.mean(chance)), 'n': len(x), 'eps': eps}
-  todo = [(name, n) for name in map_losses.OBJECTIVES for n in STEPS]
-  for name, steps in (bar := tqdm.tqdm(todo)):
-    bar.set_postfix_str(f'{name}, {steps} steps')
-    most = RESTARTS[-1] if steps == DEFAULT['steps'] else DEFAULT['restarts']
-    run = functools.partial(
-      attacks.attack_attribution,
-      KEY,
-      explain,
-      predict,
-      eps=eps,
-      objective=name,
-      target=goal(name, clean),
-      steps=steps,
-      restarts=most,
-    )
-    each = jax.jit(lambda x, y, run=run: run(x, y).restart_score)(x, y)
-    # Restart r is the same whatever comes after it.
-    best = np.minimum.accumulate(np.asarray(each))
-    for n in RESTARTS if most > DEFAULT['restarts'] else [most]:
-      found.setdefault(name, []).append(
-        {
-          'steps': steps,
-          'restarts': n,
-          'topk': float(best[n - 1].mean()),
-          'se': float(best[n - 1].std(ddof=1) / np.sqrt(len(x))),
-        }
-      )
+def main(workdirs: list[pathlib.Path]) -> None:
+  lines = []
+  for workdir in workdirs:
+    apply_fn, params, x, settings = load(workdir)
+    out = jax.eval_shape(apply_fn, params, x)[1]
+    for name in ATTENTION_MAPS if 'attention' in out else GRADIENT_MAPS:
+      left = panel(apply_fn, params, x, settings, name)
+      gap = max(np.subtract(left['default'], left['floor']))
+      line = {'network': workdir.name, 'map': name, 'n': len(x)}
+      lines.append({**line, 'radii': list(settings['radii']), 'left': left})
+      print(f'{workdir.name} {name}: default - floor at most {gap:.3f}')
+      for attack, share in left.items():
+        print(f'  {attack:14s}', *(f'{value:.3f}' for value in share))
   where = DOCS / pathlib.Path(__file__).name
-  where.with_suffix('.json').write_text(json.dumps(found, indent=1) + '\n')
-  draw(found, where.with_suffix('.png'))
+  where.with_suffix('.json').write_text(json.dumps(lines, indent=1) + '\n')
+  draw(lines, where.with_suffix('.png'))
 
 
-def draw(found: dict, path: pathlib.Path) -> None:
-  """One panel an objective; filled dots are the default setting."""
+def draw(lines: list[dict], path: pathlib.Path) -> None:
+  """One panel a network and map; grey area: below the strongest known."""
+  rows = -(-len(lines) // 4)
   figure, axes = plt.subplots(
-    2, 6, figsize=(13, 4.6), sharex=True, sharey=True, layout='constrained'
-  )
-  names = [name for name in map_losses.OBJECTIVES if name in found]
-  for name, axis in zip(names, axes.flat, strict=False):
-    axis.axhline(found['random_sign'], color='0.5', linestyle=':', linewidth=1)
-    for varied, other in (('steps', 'restarts'), ('restarts', 'steps')):
-      line = [s for s in found[name] if s[other] == DEFAULT[other]]
-      line.sort(key=lambda s: s[varied])
-      axis.errorbar(
-        [s['steps'] * s['restarts'] for s in line],
-        [s['topk'] for s in line],
-        [s['se'] for s in line],
-        color=COLOURS[varied],
-        marker='o',
-        markersize=3,
-        linewidth=1.2,
-        label=f'more {varied}',
-      )
-    default = next(
-      s for s in found[name] if all(s[key] == DEFAULT[key] for key in DEFAULT)
-    )
-    gradients = default['steps'] * default['restarts']
-    axis.plot(gradients, default['topk'], 'ko', markersize=6)
-    axis.set(title=name, xscale='log', ylim=(0, 1))
+    rows, 4, figsize=(12, 2.7 * rows), sharey=True, layout='constrained',
+    squeeze=False,
+  )  # fmt: skip
+  for axis in axes.flat[len(lines) :]:
+    axis.set_axis_off()
+  for line, axis in zip(lines, axes.flat, strict=False):
+    radii, left = 255 * np.array(line['radii']), dict(line['left'])
+    axis.fill_between(radii, 0, left.pop('floor'), color='0.88', linewidth=0)
+    for attack, share in left.items():
+      style = STYLES.get(attack, {'color': '#56B4E9', 'alpha': 0.6})
+      first = attack in STYLES or attack == 'topk'
+      label = {'topk': 'other objectives'}.get(attack, attack) if first else ''
+      axis.plot(
+        radii, share, linewidth=1.2, markersize=3, label=label,
+        zorder=3 if attack == 'default' else 2, **style,
+      )  # fmt: skip
+    title = f'{line["network"]}, {line["map"].replace("_", " ")}'
+    axis.set_title(title, fontsize=9)
+    axis.set_xscale('log', base=2)
+    axis.set_xticks(radii, [f'{r:g}' for r in radii])
+    axis.set_ylim(0, 1)
     axis.spines[['top', 'right']].set_visible(False)
-  axes[0, 0].legend(frameon=False, fontsize=8)
-  figure.supxlabel('attack gradients an image (steps × restarts)', fontsize=10)
-  figure.supylabel('top-k intersection left', fontsize=10)
-  figure.suptitle(
-    f'Black: the default ({DEFAULT["steps"]} steps, {DEFAULT["restarts"]} '
-    'restarts). Dotted: signs at random.',
-    fontsize=10,
-  )
-  figure.savefig(path, dpi=120)
+  axes.flat[0].legend(frameon=False, fontsize=7)
+  figure.supxlabel('radius, in 1/255 of the range of a pixel', fontsize=10)
+  figure.supylabel('share of the top-k set that is left', fontsize=10)
+  figure.savefig(path, dpi=110)
 
 
 if __name__ == '__main__':
-  main(pathlib.Path(sys.argv[1]))
+  main([pathlib.Path(workdir) for workdir in sys.argv[1:]])

@@ -9,7 +9,7 @@ from implicit_attr import attacks, claims, theory
 from implicit_attr.configs import common
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ('argument', 'extending', 'protocol')
+PAGES = ('argument', 'extending', 'protocol', 'your_network')
 
 
 def page(name):

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / 'implicit_attr'
 # unless SEES says otherwise.
 FLOORS = {
   'types': 0, 'keys': 0, 'numerics': 0, 'errors': 0, 'losses': 0,
+  'by_path': 0,
   'curvature': 1, 'attribution': 1, 'attacks': 1, 'similarity': 1,
   'models': 1, 'theory': 1,
   'objectives': 2, 'probes': 2, 'diagnostics': 2,
@@ -36,6 +37,7 @@ SEES = {
 NEIGHBOURS = {
   'numerics': {'types'},
   'losses': {'errors', 'types'},
+  'by_path': {'errors'},
   'attacks': {'similarity'},
   'theory': {'curvature'},
   'sweeps': {'report'},
@@ -45,8 +47,12 @@ NEIGHBOURS = {
 # A heavy library and the only files that may name it.
 ONLY_IN = {
   'flax': {'models'},
+  'equinox': {'models'},
   'orbax': {'runs'},
   'tensorboardX': {'runs'},
+  'wandb': {'runs'},
+  'mlflow': {'runs'},
+  'trackio': {'runs'},
   'tensorflow_datasets': {'data'},
   'sklearn': {'data'},
   'matplotlib': {'report'},

@@ -99,3 +99,35 @@ def test_the_wheel_alone_trains_by_a_config_of_ones_own(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = empty / 'runs' / name.replace(':', '-')
     assert (folder / 'report.html').is_file()
+
+
+@pytest.mark.slow  # as above
+def test_three_commands_lead_from_the_wheel_to_a_report_of_ones_own(tmp_path):
+  """docs/your_network.md as it stands, but for the length of the run."""
+  page = (ROOT / 'docs' / 'your_network.md').read_text()
+  commands = page.split('<!-- commands -->')[1].split('```')[1].splitlines()[1:]
+  install, train, report = map(str.split, commands)
+  assert (
+    install
+    == f'pip install implicit_attr-{__version__}-py3-none-any.whl'.split()
+  )
+  site, empty = installed(tmp_path), tmp_path / 'empty'
+  empty.mkdir()
+  for name in ('mine', 'nets', 'make_npz'):
+    code = page.split(f'```python\n# {name}.py\n')[1].split('```')[0]
+    (empty / f'{name}.py').write_text(code)
+  env = {**os.environ, 'PYTHONPATH': str(site)}
+  start = lambda command, *args: subprocess.run(
+    [*command, *args], cwd=empty, env=env, check=True
+  )
+  start([sys.executable, 'make_npz.py'])
+  short = [f'--config.{field}' for field in (
+    'train.duration=4 steps', 'track.examples=8', 'evaluation.examples=8',
+    'evaluation.steps=2', 'evaluation.restarts=1', 'evaluation.radii=()',
+    "evaluation.attributions=('gradient',)", 'compile=quick',
+  )]  # fmt: skip
+  start([site / 'bin' / train[0], *train[1:]], *short)
+  written = empty / 'runs' / 'mine' / 'report.html'
+  written.unlink()
+  start([site / 'bin' / report[0], *report[1:]])
+  assert written.is_file()

@@ -13,6 +13,7 @@ from implicit_attr import data, train
 from implicit_attr.configs import cifar_resnet8, digits_mlp, digits_vit
 from implicit_attr.runs import records
 from implicit_attr.runs.checkpoint import Checkpoints, fingerprint
+from implicit_attr.runs.metrics import read_metrics
 from implicit_attr.runtime import cadence
 from implicit_attr.train import advance, experiment, loop, run_folder, spans
 from implicit_attr.train.feed import Feed
@@ -181,6 +182,35 @@ def test_a_milestone_is_the_first_state_that_reached_it(built, folder):
     assert kept.steps() == [step]
     assert kept.restore(step, {'state': state})[0]['state'].step == step
     kept.close()
+
+
+def test_a_run_ends_at_the_milestone_that_stop_at_names(tmp_path):
+  """With what a longer run had there; started anew it has nothing to do."""
+
+  def run(name, **changes):
+    lanes = Lanes.of([build(seed=3, **changes)])
+    loop.train(lanes, [tmp_path / name])
+    lines = read_metrics(tmp_path / name)
+    timeless = lambda line: {k: v for k, v in line.items() if 'time/' not in k}
+    return [timeless(line) for line in lines]
+
+  whole = run('whole')
+  losses = {
+    line['step']: line['eval/train_loss']
+    for line in whole
+    if 'eval/train_loss' in line
+  }
+  assert losses[10] < losses[0]
+  changes = {
+    'train__stop_at': 'train_loss', 'train__milestones__train_loss': losses[10]
+  }  # fmt: skip
+  short = run('short', **changes)
+  assert [line['step'] for line in short] == [0, 5, 10]
+  assert short[-1]['eval/train_loss'] == losses[10]
+  kept = Checkpoints(tmp_path / 'short' / 'checkpoints' / 'last')
+  assert kept.steps() == [10]
+  kept.close()
+  assert run('short', **changes) == short
 
 
 def test_divergence_is_found_at_the_update_that_diverged(folder):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 
 import pytest
 
@@ -127,27 +126,3 @@ def test_a_record_that_cannot_be_read_at_all_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r'metrics\.jsonl.*directory') as e:
       use()
     assert '\n' not in str(e.value)
-
-
-def test_tensorboard_shows_every_step_once_after_a_kill(tmp_path):
-  pytest.importorskip('tensorboardX')
-  read = pytest.importorskip(
-    'tensorboard.backend.event_processing.event_accumulator'
-  )
-  for first, factor in ((0, 1), (10, 2), (20, 3)):
-    metrics = Metrics(tmp_path, first, tensorboard=True)
-    for step in range(first, first + 15):
-      metrics.write(step, {'x': float(step * factor), 'text': 'left out'})
-    metrics.close()
-  shown = read.EventAccumulator(str(tmp_path / 'tensorboard'))
-  shown.Reload()
-  points = [(e.step, e.value) for e in shown.Scalars('x')]
-  assert points == [(s, s * (1 + s // 10)) for s in range(30)] + [
-    (s, s * 3) for s in range(30, 35)
-  ]
-
-
-def test_tensorboard_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'tensorboardX', None)
-  with pytest.raises(InputError, match=r'train\.tensorboard'):
-    Metrics(tmp_path, 0, tensorboard=True)

@@ -55,7 +55,7 @@ def taken(path: tuple, kind: str) -> bool:
   return (name, kind) in {
     ('data.data_dir', 'None'), ('data.subset', 'None'),
     ('objective.weight', 'None'),
-    ('train.tensorboard', 'flag'), ('evaluation.certificates', 'flag'),
+    ('evaluation.certificates', 'flag'),
     ('evaluation.sanity', 'flag'),
     # Looked at where they are made: a path, and what a network is given.
     ('data.data_dir', 'empty'), ('data.data_dir', 'text'),

@@ -13,10 +13,11 @@ import ml_collections
 import pytest
 
 from implicit_attr import errors
+from implicit_attr.configs import common
 from implicit_attr.configs.sweeps import lr_batch
 from implicit_attr.runs import lock, records
 from implicit_attr.runs.metrics import Metrics
-from implicit_attr.sweeps import summary, sweep
+from implicit_attr.sweeps import budget, summary, sweep
 from implicit_attr.train.run_folder import Diverged
 from implicit_attr.train.spans import Interrupted
 
@@ -360,3 +361,53 @@ def test_the_program_runs_a_sweep_to_its_table(tmp_path):
   assert diverged['run'] == 'lr=1e+20' and diverged['status'] == 'diverged'
   assert finished['run'] == 'lr=0.1' and finished['status'] == 'finished'
   assert 0 <= float(finished['last/accuracy']) <= 1
+
+
+def test_a_budget_is_spent_seed_by_seed_on_what_ends_in_time(tmp_path, caplog):
+  given = [
+    arm(f'lr={lr}/seed_{seed}', **{'optim.lr': lr, 'seed': seed})
+    for lr in (0.1, 0.2)
+    for seed in (0, 1, 2)
+  ]
+  arms = sweep.arms(ml_collections.ConfigDict({'arms': given}))
+  done = lambda: {
+    a.name for a in arms if records.read_status(tmp_path / a.name)
+  }
+  for one in (a for a in arms if a.config['seed'] == 0):
+    (tmp_path / one.name).mkdir(parents=True)
+    seconds = {0.1: 1.0, 0.2: 1000.0}[one.config['optim']['lr']]
+    status = {'status': 'finished', 'step': 5, 'message': ''}
+    records.claim(tmp_path / one.name, one.config)
+    path = tmp_path / one.name / 'status.json'
+    records.write_json(path, {**status, 'seconds': seconds})
+  with caplog.at_level('INFO'):
+    assert sweep.run(arms, tmp_path, Stub(), budget=100) == 0
+  # The next of seed 1 is a slow one: no arm of seed 2 goes before it.
+  assert done() == {f'lr={lr}/seed_0' for lr in (0.1, 0.2)} | {'lr=0.1/seed_1'}
+  assert 'lr=0.2/seed_1 needs some 1000 s' in caplog.text
+  took = records.read_status(tmp_path / 'lr=0.1/seed_1')['seconds']
+  assert 0 <= took < 100
+  assert sweep.run(arms, tmp_path, Stub(), budget=5000) == 0
+  assert len(done()) == 6
+  with pytest.raises(errors.InputError, match='--budget'):
+    sweep.run(arms, tmp_path, Stub(), budget=0)
+
+
+def test_groups_under_a_budget_are_of_one_seed():
+  given = [
+    {
+      'name': f'{lr}-{s}',
+      'base': common.base(),
+      'overrides': {'optim.lr': lr, 'seed': s},
+    }
+    for lr in (0.1, 0.2)
+    for s in (0, 1)
+  ]
+  arms = sweep.arms(ml_collections.ConfigDict({'arms': given}))
+  arms.sort(key=lambda a: a.config['seed'])
+  names = lambda seconds: [
+    [a.name for a in group]
+    for group in budget.Budget(seconds, ROOT, arms).groups(arms, 4)
+  ]
+  assert names(100) == [['0.1-0', '0.2-0'], ['0.1-1', '0.2-1']]
+  assert names(None) == [['0.1-0', '0.2-0', '0.1-1', '0.2-1']]

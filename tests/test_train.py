@@ -104,13 +104,17 @@ def test_one_compilation_serves_every_step_rate_and_seed():
   assert len(traces) == 1
 
 
-@pytest.mark.parametrize('schedule', ['constant', 'cosine', 'step'])
+@pytest.mark.parametrize('schedule', ['constant', 'cosine', 'step', 'cooldown'])
 def test_rates_rise_linearly_and_then_follow_their_schedule(schedule):
   rates = train.learning_rates(0.5, 100, schedule=schedule, warmup=9)
   np.testing.assert_allclose(rates[:10], 0.5 * np.arange(1, 11) / 10, rtol=1e-6)
   assert rates.shape == (100,)
   assert (np.diff(rates[9:]) <= 1e-9).all()
-  last = {'constant': 0.5, 'cosine': 0.0, 'step': 0.005}[schedule]
+  last = {
+    'constant': 0.5, 'cosine': 0.0, 'step': 0.005, 'cooldown': 5 / 91
+  }[schedule]  # fmt: skip
+  if schedule == 'cooldown':
+    np.testing.assert_allclose(rates[9:91], 0.5, rtol=1e-6)
   np.testing.assert_allclose(rates[-1], last, atol=2e-4)
 
 

@@ -1,5 +1,8 @@
 """Attack on attribution maps: iterated steps of Ghorbani et al. (arXiv
 1710.10547), restarted and annealed, with the prediction held fixed.
+
+Of the objectives, step rules and schedules that studies/attack_strength.py
+compares the default leaves least of the top-k set at equal gradients.
 """
 
 from collections.abc import Callable
@@ -36,11 +39,11 @@ def attack_attribution(
   *,
   eps: float | Array,
   norm: str = 'linf',
-  objective: str = 'topk',
+  objective: str = 'border',
   k: int | float | None = None,
-  steps: int = 50,
+  steps: int = 20,
   step_size: float | Array | None = None,
-  restarts: int = 3,
+  restarts: int = 5,
   label_rule: str = 'reject',
   select: str = 'topk',
   surrogate: Surrogate | None = None,
@@ -87,8 +90,8 @@ def attack_attribution(
       activation; used for the gradient only.
     bounds: the pixel box.
     betas: first and last beta handed to `surrogate`, geometric in between.
-    rule: a name in `step_rules.RULES`; signs for 'linf' and 'patch', else
-      normalised gradients.
+    rule: a name in `step_rules.RULES`; signs of a momentum for 'linf' and
+      'patch', else normalised gradients.
     target: region or map of the two targeted objectives.
     mask: the pixels of a 'patch', [H, W] or [B, H, W].
     penalty: weight of the penalty; may be traced.
@@ -148,7 +151,9 @@ def attack_attribution(
       grad += penalty * jax.grad(strayed)(z)
     return grad, search.Verdict(measure(b), admissible(z)), live
 
-  rule = rule or step_rules.default_rule(norm)
+  if rule is None:
+    rule = step_rules.default_rule(norm)
+    rule = 'momentum' if rule == 'sign' else rule
   if step_size is None:
     step_size = step_rules.default_size(norm, space.eps, steps, bounds, rule)
   best, curve, scores = search.descend(

@@ -32,15 +32,16 @@ def default_size(
 ) -> Array:
   """2.5 eps / steps, so that the far side can be reached and corrected.
 
-  Madry et al. (arXiv 1706.06083). For 'momentum' 0.3 eps at first and 0.006 at
-  last, along a cosine; [steps]. For 'l0', where eps counts pixels, half the
-  range of a pixel: a pixel must be able to enter the set in one step.
+  Madry et al. (arXiv 1706.06083). For 'momentum' along a cosine, from eps, so
+  that any point of the ball is near at first, to 0.02 eps; [steps]. For 'l0',
+  where eps counts pixels, half the range of a pixel: a pixel must be able to
+  enter the set in one step.
   """
   if norm == 'l0':
     return jnp.asarray(0.5 * (bounds[1] - bounds[0]), eps.dtype)
   if rule == 'momentum':
     turn = jnp.pi * jnp.arange(steps, dtype=eps.dtype) / steps
-    return 0.3 * eps * (0.5 * (1 + jnp.cos(turn)) + 0.02)
+    return eps * (0.5 * (1 + jnp.cos(turn)) + 0.02)
   return 2.5 * eps / steps
 
 
@@ -51,7 +52,7 @@ def direction(
 
   'sign': sign(g), 0 where g is 0. 'normalised': g / ‖g‖₂ for 'l2', else
   g / max|g|, one norm an example, zero for a zero gradient. 'momentum': the
-  sign of 0.9 of the last momentum plus g / mean|g|, as in MI-FGSM (Dong et al.,
+  sign of half the last momentum plus g / mean|g|, as in MI-FGSM (Dong et al.,
   arXiv 1710.06081). 'adam': Kingma & Ba (arXiv 1412.6980), β = (0.9, 0.999).
 
   Raises:
@@ -70,7 +71,7 @@ def direction(
     return grad, state
   if rule == 'momentum':
     mean = jnp.mean(jnp.abs(grad), axes, keepdims=True)
-    first = 0.9 * state.first + grad / jnp.where(mean > 0, mean, 1)
+    first = 0.5 * state.first + grad / jnp.where(mean > 0, mean, 1)
     return jnp.sign(first), state._replace(first=first)
   count = state.count + 1
   first = 0.9 * state.first + 0.1 * grad

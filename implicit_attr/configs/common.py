@@ -16,14 +16,14 @@ def base() -> ml_collections.ConfigDict:
     'parallel': 'jit',  # or 'pmap'; see implicit_attr/runtime/dist.py
     'compile': 'full',  # or 'quick': XLA optimises little, steps are slower
     'model': {  # models.build
-      'name': 'cnn',
+      'name': 'cnn',  # or 'package.module:MyNet', its options below
       'activation': 'gelu',
       'beta': 10.0,  # of softplus and centred_softplus
       'mean': 0.0,  # of the pixels; the network standardises inside
       'std': 1.0,
     },
     'data': {  # data.load
-      'name': 'digits',
+      'name': 'digits',  # or 'npz:…', 'folder:…', 'package.module:function'
       'batch_size': 64,
       'data_dir': placeholder(str),  # a TFDS data_dir; TFDS's own if unset
       'label_noise': 0.0,  # share of training labels replaced
@@ -51,7 +51,9 @@ def base() -> ml_collections.ConfigDict:
       'eval_every': '2%',
       # The first state at which each is reached is kept.
       'milestones': {'train_loss': 0.01, 'test_accuracy': 0.97},
-      'tensorboard': False,
+      'stop_at': 'never',  # or a milestone: the run ends there
+      # Any of 'tensorboard', 'wandb', 'mlflow', 'trackio', beside the record.
+      'log_to': (),
       # Stored pixels beyond this are streamed, not kept on the device.
       'resident_bytes': 2 << 30,
       'precision': 'float32',  # or 'bfloat16', of the training passes alone
@@ -80,12 +82,12 @@ def base() -> ml_collections.ConfigDict:
         'smoothgrad': {'samples': 8, 'sigma': 0.1},
       },
       'target': 'logit',
-      'attacks': ('topk',),
+      'attacks': ('border',),
       'eps': 0.03,  # in pixel units, of the range 0 to 1
       'radii': tuple(2.0**i / 255 for i in range(7)),  # for ε50; (): eps only
       'norm': 'linf',
-      'steps': 30,
-      'restarts': 2,
+      'steps': 20,
+      'restarts': 4,
       'k': 0.1,  # share of the pixels in a top-k set
       'similarities': (),  # further columns: 'ssim', 'lens_recall'
       'examples': 128,
@@ -105,8 +107,11 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   Data that a machine may not have gives way to data made here: the images get
   small, the network stays the one of the config, save where a config says so.
   """
-  if config.data.name not in ('digits', 'planted'):
-    grey = config.data.name.startswith('mnist')
+  name = config.data.name
+  own = name.startswith(('npz:', 'folder:'))
+  own |= name.partition(':')[2].isidentifier()  # a function, no version
+  if name not in ('digits', 'planted') and not own:
+    grey = name.startswith('mnist')
     config.data.name = 'digits' if grey else 'planted'
     config.data.data_dir = None
   if config.data.name == 'planted':

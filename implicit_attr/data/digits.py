@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from implicit_attr.data import cache
-from implicit_attr.data.source import Stored, generator
+from implicit_attr.data.source import Stored, held_out
 
 SPLITS = ('train', 'test')
 _WHITE = 16
@@ -28,10 +28,7 @@ def digits(split: str) -> Stored:
   stored = cache.read(folder, ('image', 'label'))
   stored = stored or cache.write(folder, _from_sklearn())
   image, label = np.asarray(stored['image']), np.asarray(stored['label'])
-  shuffled = generator(0, 'data/digits').permutation(len(label))
-  by_class = shuffled[np.argsort(label[shuffled], kind='stable')]
-  is_test = np.zeros(len(label), bool)
-  is_test[by_class[::5]] = True
+  is_test = held_out(label, 'data/digits')
   keep = is_test if split == 'test' else ~is_test
   image, label = image[keep], label[keep]
   return Stored(

@@ -1,4 +1,4 @@
-"""Loading of a set by name: `digits`, `planted`, or one of TFDS."""
+"""Loading of a set by name: `digits`, `planted`, one of TFDS, or one's own."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from implicit_attr import errors
-from implicit_attr.data import prepared
+from implicit_attr.data import own, prepared
 from implicit_attr.data.digits import SPLITS, digits
 from implicit_attr.data.source import Source, Stored
 
@@ -30,7 +30,8 @@ def load(
 
   Args:
     name: 'digits', 'planted', or a set that TensorFlow Datasets has prepared:
-      'cifar10', 'name/config', 'name:1.0.0'.
+      'cifar10', 'name/config', 'name:1.0.0'; or one's own, 'npz:path',
+      'folder:path' or 'package.module:function', see `own`.
     split: 'train', 'test' or another split of the set; where a set has no
       'test', its 'validation' is taken for it.
     batch_size: examples in the global batch.
@@ -42,8 +43,9 @@ def load(
     subset: how many examples to keep; None keeps all.
     augment: any of 'crop' and 'flip'.
     shard: (i, n), the i-th of n equal slices of every batch.
-    **builder_options: of 'planted' only: `difficulty` ('easy', 'medium' or
-      'hard') and `examples`, how many training images to make.
+    **builder_options: of 'planted', `difficulty` ('easy', 'medium' or 'hard')
+      and `examples`, how many training images to make; and those of a function
+      of one's own.
 
   Raises:
     InputError: an unknown name, split or option, a set that is not prepared, a
@@ -70,6 +72,8 @@ def load(
 def _stored(
   name: str, split: str, data_dir: pathlib.Path | None, options: dict
 ) -> Stored:
+  if own.is_own(name):
+    return own.stored(name, split, data_dir, options)
   known = OPTIONS.get(name, ())
   for option, value in options.items():
     errors.require(

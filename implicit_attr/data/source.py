@@ -47,6 +47,19 @@ def generator(seed: int, name: str, step: int = 0) -> np.random.Generator:
   return np.random.Generator(np.random.Philox(words))
 
 
+def held_out(label: np.ndarray, name: str) -> np.ndarray:
+  """Which examples are for testing, bool [N], where a set does not say.
+
+  In a permutation that is sorted by class every fifth is, so that each class
+  gives a fifth of itself, give or take one. The same whatever seed a user sets.
+  """
+  shuffled = generator(0, name).permutation(len(label))
+  by_class = shuffled[np.argsort(label[shuffled], kind='stable')]
+  is_test = np.zeros(len(label), bool)
+  is_test[by_class[::5]] = True
+  return is_test
+
+
 class Source:
   """A (sub)set of one split, with the order in which training sees it.
 
@@ -133,9 +146,14 @@ class Source:
     return np.arange(white + 1, dtype=np.float32) / np.float32(white)
 
   @property
+  def image_bytes(self) -> int:
+    """What the stored pixels of an image take."""
+    return math.prod(self.shape) * (1 if self._stored.white < 256 else 2)
+
+  @property
   def table_bytes(self) -> int:
     """What the pixels of `table` take."""
-    return len(self) * math.prod(self.shape)
+    return len(self) * self.image_bytes
 
   def table(self) -> dict[str, np.ndarray]:
     """What `assemble` needs beside draws: 'image', stored pixels [N, H, W, C]

@@ -17,7 +17,7 @@ import jax.core
 from flax import linen as nn
 
 from implicit_attr import errors
-from implicit_attr.models import attention, interventions
+from implicit_attr.models import attention, interventions, own
 from implicit_attr.models.activations import (
   ACTIVATIONS,
   activate,
@@ -29,6 +29,7 @@ from implicit_attr.models.cnn import POOLS, SimpleCNN
 from implicit_attr.models.conv import Conv, conv2d
 from implicit_attr.models.madry import MadryCNN
 from implicit_attr.models.mlp import MLP
+from implicit_attr.models.own import Own
 from implicit_attr.models.resnet import NORMS, STAGES, WIDTHS, ResNet
 from implicit_attr.models.vit import READOUTS, SIZES, ViT
 
@@ -40,6 +41,7 @@ __all__ = [
   'SIZES',
   'Conv',
   'MadryCNN',
+  'Own',
   'ResNet',
   'SimpleCNN',
   'ViT',
@@ -86,8 +88,11 @@ DEEPEST = 1000
 """Of the depth of a network."""
 
 
-def build(name: str, **options: Any) -> nn.Module:
+def build(name: str, **options: Any) -> nn.Module | Own:
   """The module `name` of `MODELS`, for example build('cnn', width=8).
+
+  A name with a colon, 'package.module:MyNet', is a network of one's own, of
+  linen, nnx or equinox, and the options are its own: see `own.build`.
 
   Common options: num_classes, activation (one of `ACTIVATIONS`), beta (of the
   two softplus), mean and std (of the pixels, one number or one per channel).
@@ -103,10 +108,17 @@ def build(name: str, **options: Any) -> nn.Module:
   Raises:
     InputError: for an unknown name or option, and for a value out of range.
   """
-  errors.choose('model.name', name, MODELS)
   options = {
     key: tuple(v) if isinstance(v, list) else v for key, v in options.items()
   }
+  if ':' in name:
+    for key in {'mean', 'std'} & set(options):
+      _check(key, options[key])
+    return own.build(name, **options)
+  try:
+    errors.choose('model.name', name, MODELS)
+  except errors.InputError as e:
+    raise errors.InputError(f"{e}, or a path 'package.module:name'") from None
   maker = MODELS[name]
   known = _options(maker)
   for key, value in options.items():

@@ -7,7 +7,7 @@ metrics.jsonl, arrays [n] (one number per example) to probes/<step>.npz.
 
 from implicit_attr.probes.alignment import alignment
 from implicit_attr.probes.attention import attention_diagnostics, rank_radius
-from implicit_attr.probes.confounders import confounders
+from implicit_attr.probes.confounders import confounders, has_first_layer
 from implicit_attr.probes.input import gradient_norms, input_curvature
 from implicit_attr.probes.parameter import batch_sharpness, parameter_curvature
 
@@ -17,6 +17,7 @@ __all__ = [
   'batch_sharpness',
   'confounders',
   'gradient_norms',
+  'has_first_layer',
   'input_curvature',
   'parameter_curvature',
   'rank_radius',

@@ -6,6 +6,12 @@ from implicit_attr import attribution
 from implicit_attr.types import ApplyFn, Array, Batch, Params
 
 
+def has_first_layer(params: Params) -> bool:
+  """Whether it is known which layer touches the pixels."""
+  first = params.get('first', {}) if isinstance(params, dict) else {}
+  return isinstance(first, dict) and 'kernel' in first
+
+
 def confounders(
   apply_fn: ApplyFn, params: Params, batch: Batch
 ) -> dict[str, Array]:
@@ -16,15 +22,18 @@ def confounders(
   growing logit scale flattens the loss while it sharpens the logits.
 
   Returns:
-    'param/w1_norm'; 'logit/scale', the standard deviation of an example's
+    'param/w1_norm' (of a network whose first layer is called 'first', and has
+    a 'kernel'); 'logit/scale', the standard deviation of an example's
     logits over classes; 'logit/margin', true logit minus the best other. The
     last two also per example: [n].
   """
-  kernel = params['first']['kernel']
   logits, _ = apply_fn(params, batch['image'])
-  w1 = kernel.reshape(-1, kernel.shape[-1])
-  return {
-    'param/w1_norm': jnp.linalg.norm(w1, ord=2),
+  measured = {}
+  if has_first_layer(params):
+    kernel = params['first']['kernel']
+    w1 = kernel.reshape(-1, kernel.shape[-1])
+    measured['param/w1_norm'] = jnp.linalg.norm(w1, ord=2)
+  return measured | {
     'logit/scale': jnp.std(logits, axis=-1),
     'logit/margin': attribution.target('margin', logits, batch['label']),
   }

@@ -1,6 +1,6 @@
 """Metrics of a run: metrics.jsonl, one JSON object a logged step.
 
-The lines are the record; TensorBoard, where asked for, is a mirror of them.
+The lines are the record; trackers, where asked for, are mirrors of them.
 What is damaged is never deleted: good lines are kept and used, and the file as
 it was is set aside.
 """
@@ -12,11 +12,12 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from implicit_attr import errors
 from implicit_attr.runs import records
+from implicit_attr.runs.mirrors import Mirrors
 
 LOG = logging.getLogger(__name__)
 
@@ -32,22 +33,25 @@ class Metrics:
   cannot be seen.
 
   Args:
+    log_to: names of `mirrors.MIRRORS`, which are shown the lines.
     due: steps that have a line in a file which nobody has harmed.
+    config: of the run, for the mirrors.
 
   Raises:
-    InputError: the folder cannot be read or written; so does `write`, on a
-      full disk, and then the lines before it are whole.
+    InputError: the folder cannot be read or written, or a mirror cannot begin;
+      so does `write`, on a full disk, and then the lines before it are whole.
   """
 
   def __init__(
     self,
     workdir: pathlib.Path,
     step: int,
-    tensorboard: bool = False,
+    log_to: Sequence[str] = (),
     due: Iterable[int] = (),
+    config: Mapping[str, Any] | None = None,
   ):
     self._path = workdir / 'metrics.jsonl'
-    self._file = self._mirror = None
+    self._file = self._mirrors = None
     if records.silenced():
       return
     lines, damaged = _lines(self._path)
@@ -63,8 +67,8 @@ class Metrics:
       LOG.warning('%s: %s', self._path, '; '.join(said))
     text = b''.join(raw + b'\n' for raw in kept.values())
     records.write_file(self._path, lambda file: file.write(text))
-    if tensorboard:
-      self._mirror = _mirror(workdir / 'tensorboard', step)
+    seen = max((key[0] for key in lines), default=-1)
+    self._mirrors = Mirrors(workdir, log_to, step, seen, config or {})
     self._file = self._path.open('a')
 
   def write(self, step: int, values: dict[str, Any]) -> None:
@@ -83,17 +87,15 @@ class Metrics:
       raise errors.InputError(
         f'{str(self._path)!r} cannot be written ({e.strerror or e})'
       ) from e
-    if self._mirror is not None:
-      for key, value in clean.items():
-        if isinstance(value, int | float):
-          self._mirror.add_scalar(key, value, step)
+    if self._mirrors is not None:
+      self._mirrors.log(step, clean)
 
   def close(self) -> None:
     if self._file is not None:
       with contextlib.suppress(OSError):  # told by `write` already
         self._file.close()
-    if self._mirror is not None:
-      self._mirror.close()
+    if self._mirrors is not None:
+      self._mirrors.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -147,18 +149,3 @@ def _aside(path: pathlib.Path) -> pathlib.Path:
 def _listed(numbers: list[int]) -> str:
   more = f' and {len(numbers) - 10} more' if len(numbers) > 10 else ''
   return ', '.join(map(str, numbers[:10])) + more
-
-
-def _mirror(folder: pathlib.Path, step: int) -> Any:
-  """A writer for TensorBoard, which hides what was written of steps >= `step`.
-
-  Its own file, however soon after the last writer it is made.
-  """
-  try:
-    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-  except ImportError as e:
-    raise errors.InputError(
-      'train.tensorboard=True must be False where tensorboardX is not '
-      "installed; see pip install 'implicit_attr[tensorboard]'"
-    ) from e
-  return SummaryWriter(str(folder), purge_step=step, filename_suffix=f'.{step}')

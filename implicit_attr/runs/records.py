@@ -191,6 +191,9 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     about = parsed(path.read_bytes())
     if not isinstance(about, dict) or not isinstance(about.get('config'), dict):
       raise ValueError("it holds no mapping 'config'")
+    train = about['config'].get('train')
+    if isinstance(train, dict) and 'tensorboard' in train:  # its old name
+      train['log_to'] = ['tensorboard'] if train.pop('tensorboard') else []
   except (OSError, ValueError) as e:
     raise errors.InputError(
       f'--workdir={str(workdir)!r} must be the folder of a run, with a '

@@ -6,7 +6,6 @@ state that could be lost: the same command goes on.
 """
 
 import contextlib
-import dataclasses
 import logging
 import pathlib
 import re
@@ -19,33 +18,22 @@ from ml_collections import ConfigDict
 from implicit_attr import errors
 from implicit_attr.runs import lock, records
 from implicit_attr.runtime.progress import Progress
+from implicit_attr.sweeps.budget import DONE, Arm, Budget
 from implicit_attr.sweeps.summary import write_summary
-from implicit_attr.train.lanes import groups
 from implicit_attr.train.run_folder import Diverged
 
 LOG = logging.getLogger(__name__)
 
 Train = Callable[[list[dict[str, Any]], list[pathlib.Path]], None]
-DONE = ('finished', 'diverged')
-"""Statuses that are an answer. A divergence is one; 'failed' is not."""
-
 _FIELDS = ('name', 'base', 'overrides')
 RESERVED = {
   '.lock', 'checkpoints', 'config.json', 'evaluation', 'figures',
-  'metrics.jsonl', 'probes', 'report.html', 'spectrum', 'status.json',
-  'summary.csv', 'summary.json', 'tensorboard',
+  'metrics.jsonl', 'mirrors.json', 'probes', 'report.html', 'spectrum',
+  'status.json', 'summary.csv', 'summary.json', 'tensorboard', 'wandb',
 }  # fmt: skip
 """Names that a run or a sweep gives to its own files."""
 
 _NAME = re.compile(r'[a-zA-Z0-9_.=+,-]+(/[a-zA-Z0-9_.=+,-]+)*')
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """A name, which is its folder under the root, and a resolved config."""
-
-  name: str
-  config: dict[str, Any]
 
 
 def arms(sweep: Any) -> list[Arm]:
@@ -141,6 +129,7 @@ def run(
   root: pathlib.Path,
   train: Train,
   lanes: int = 1,
+  budget: float | None = None,
 ) -> int:
   """Runs, in order, the arms that are not done; 2 if one failed, else 0.
 
@@ -155,14 +144,22 @@ def run(
   What it could not do, for one of the errors above, is then done arm by arm,
   and so are arms that have nothing to share.
 
+  With a `budget` in seconds arms go seed by seed, so that what is done is
+  balanced whenever it ends, and what would not end in time is not begun: arms
+  are taken to need what those with the same config save the seed have needed,
+  else what the slowest did. The first arm of all is begun in any case.
+
   Guarantees: an arm is never run twice at once on one file system, nor again
   once it is done; summary.csv and summary.json name every run under `root`
   after each arm or group.
 
   Raises:
-    InputError: `lanes` below 1.
+    InputError: `lanes` below 1, a budget that is not positive.
   """
   errors.number('--lanes', lanes, 1, integer=True)
+  if budget is not None:
+    errors.number('--budget', budget, 0, open_low=True)
+    arms = sorted(arms, key=lambda arm: arm.config['seed'])
   errors.require(
     '--workdir', str(root), not (root / 'config.json').exists(),
     'a folder of its own: this one is that of a run',
@@ -177,17 +174,18 @@ def run(
       _compare(root, arm, failed)
     else:
       due.append(arm)
-  together = [[i] for i in range(len(due))]
-  if lanes > 1:
-    together = groups([arm.config for arm in due], lanes)
-  for group in together:
+  clock = Budget(budget, root, arms)
+  for group in clock.groups(due, lanes):
+    if not clock.allows(group):
+      break
     with contextlib.ExitStack() as locks:
-      ours = [due[i] for i in group if _take(root, due[i], locks)]
-      if len(ours) > 1:
-        _share(root, ours, train)
-      for arm in ours:
-        if _status(root, arm) not in DONE:
-          _alone(root, arm, train, failed)
+      ours = [arm for arm in group if _take(root, arm, locks)]
+      with clock.timed(ours):
+        if len(ours) > 1:
+          _share(root, ours, train)
+        for arm in ours:
+          if _status(root, arm) not in DONE:
+            _alone(root, arm, train, failed)
     write_summary(root)
     progress.say(count())
   write_summary(root)

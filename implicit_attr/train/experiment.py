@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from implicit_attr import data, errors, keys, losses, models, objectives, train
+from implicit_attr.attribution import graph
 from implicit_attr.runtime import cadence, dist
 from implicit_attr.train.settings import Settings, read
 from implicit_attr.types import ApplyFn, Batch, LossFn, Tree
@@ -69,6 +70,22 @@ class Experiment:
     )
     return jax.eval_shape(run, state, one)[1]
 
+  @functools.cached_property
+  def softens(self) -> bool:
+    """Whether a network of one's own has rectifiers that softplus replaces."""
+    if not isinstance(self.module, models.Own):
+      return False
+    state = jax.eval_shape(self.draw, 0)
+    one = jax.ShapeDtypeStruct((1, *self.train_set.shape), jnp.float32)
+    run = lambda state, x: graph.softened(
+      train.frozen(self.module, state.model_state)
+    )(state.params, x, 1.0)
+    try:
+      jax.eval_shape(run, state, one)
+    except errors.InputError:
+      return False
+    return True
+
   @property
   def attends(self) -> bool:
     """Whether the network gives attention weights, by whatever name."""
@@ -91,8 +108,11 @@ class Experiment:
     """`n` test examples, the same for every run."""
     return self.test_set.examples(_some('test', self.test_set, n))
 
-  def smooth_apply_fn(self, model_state: Tree) -> ApplyFn | None:
-    """The softplus network of the same parameters; None if it is smooth."""
+  def smooth_apply_fn(self, model_state: Tree) -> Callable[..., Any] | None:
+    """The softplus network of the same parameters, (params, x, beta) -> as an
+    apply_fn; None if it is smooth."""
+    if self.softens:
+      return graph.softened(train.frozen(self.module, model_state))
     if getattr(self.module, 'activation', None) != 'relu':
       return None
     return train.frozen(self.module.clone(activation='softplus'), model_state)
@@ -108,11 +128,8 @@ def build(config: dict[str, Any]) -> Experiment:
   mesh = dist.mesh(settings.parallel)
   train_set, test_set = _sources(settings, mesh)
   made = parts(settings, train_set.num_classes)
-  errors.require(
-    'parallel', settings.parallel,
-    mesh.mode == 'jit' or settings.model.options.get('norm') != 'batch',
-    "'jit' with model.norm='batch': its statistics are of the global batch",
-  )  # fmt: skip
+  if isinstance(made['module'], models.Own):
+    made['module'].check(train_set.shape, train_set.num_classes)
   channels = train_set.shape[-1]
   for name in ('mean', 'std'):
     given = settings.model.options.get(name, 0.0)
@@ -131,7 +148,7 @@ def build(config: dict[str, Any]) -> Experiment:
     field, words, per_epoch=per_epoch, total=total
   )
   optim, track = settings.optim, settings.track
-  return Experiment(
+  built = Experiment(
     config=config,
     settings=settings,
     mesh=mesh,
@@ -151,6 +168,12 @@ def build(config: dict[str, Any]) -> Experiment:
     },
     **made,
   )  # fmt: skip
+  carried = mesh.mode == 'pmap' and built.like().model_state
+  errors.require(
+    'parallel', settings.parallel, not carried,
+    "'jit' with model.norm='batch', or whatever else is of the global batch",
+  )  # fmt: skip
+  return built
 
 
 def parts(settings: Settings, num_classes: int) -> dict[str, Any]:
@@ -159,6 +182,10 @@ def parts(settings: Settings, num_classes: int) -> dict[str, Any]:
   A number in `settings` may be traced, and is then taken as it is.
   """
   model, objective, optim = settings.model, settings.objective, settings.optim
+  errors.require(
+    'model.num_classes', model.options.get('num_classes'),
+    'num_classes' not in model.options, 'left out: the data set knows it',
+  )  # fmt: skip
   loss = losses.make(
     settings.loss.name, label_smoothing=settings.loss.label_smoothing
   )

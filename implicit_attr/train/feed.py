@@ -40,7 +40,7 @@ class Feed:
     if self.resident:
       table = lanes.of_images(lambda e: e.train_set.table())
     else:
-      one = source.batch_size * int(np.prod(source.shape)) * len(lanes)
+      one = source.batch_size * source.image_bytes * len(lanes)
       self.longest = max(1, min(self.longest, STREAMED_BYTES // one))
     self.table = mesh.replicate(table)
 

@@ -110,6 +110,8 @@ class Training:
       if stopping:
         raise Interrupted(step)
       records = self._measure()
+      if self._over(step):
+        self._total, n = step, 0
       log = any(records) or cadence.due(step, self._every['log'], self._total)
       covered, self._pending = self._pending, [] if log else self._pending
       if n and self._live(step):
@@ -123,6 +125,8 @@ class Training:
         self._write(records, covered)
       if not self._live(self._total):
         return
+      if not n:
+        break
     self._finish()
 
   def _prepare(self) -> None:
@@ -132,6 +136,12 @@ class Training:
       self._advance.prepare(*self._arguments(self._first, 1, each))
     self._tracker.prepare(self._state, self._memory)
     self._scorer.prepare(self._state)
+
+  def _over(self, step: int) -> bool:
+    """Whether every lane has reached what `train.stop_at` names."""
+    name = self._lanes.template.settings.train.stop_at
+    waits = (not run.reached(name, step) for _, run in self._live(self._total))
+    return name != 'never' and not any(waits)
 
   def _live(self, step: int) -> list[tuple[int, RunFolder]]:
     return [(i, run) for i, run in enumerate(self._runs) if run.live(step)]

@@ -13,7 +13,7 @@ from implicit_attr import errors
 from implicit_attr.types import Array
 
 OPTIMIZERS = ('sgd', 'adamw')
-SCHEDULES = ('constant', 'cosine', 'step')
+SCHEDULES = ('constant', 'cosine', 'step', 'cooldown')
 
 
 def optimizer(
@@ -67,8 +67,10 @@ def learning_rates(
 ) -> np.ndarray:
   """The learning rate of every update; float32 [total].
 
-  `warmup` updates of linear rise come first; then constant, cosine to zero,
-  or a factor 0.1 at one half and at three quarters of the rest.
+  `warmup` updates of linear rise come first; then constant, cosine to zero, a
+  factor 0.1 at one half and at three quarters of the rest, or, for 'cooldown'
+  (Hägele et al., arXiv 2405.18392), constant and over its last tenth a line to
+  zero.
 
   Raises:
     InputError: lr <= 0, an unknown schedule, a warm-up longer than the run.
@@ -82,6 +84,7 @@ def learning_rates(
   shape = {
     'constant': np.ones(total),
     'cosine': 0.5 * (1 + np.cos(np.pi * progress)),
+    'cooldown': np.minimum(1, 10 * (1 - progress)),
     'step': 0.1 ** ((progress >= 0.5).astype(int) + (progress >= 0.75)),
   }[schedule]
   rise = np.minimum((t + 1) / (warmup + 1), 1)

@@ -84,7 +84,9 @@ class RunFolder:
     due = events(experiment.total, every, ())
     self._metrics = self._closing.enter_context(
       contextlib.closing(
-        Metrics(workdir, self.first, settings.train.tensorboard, due)
+        Metrics(
+          workdir, self.first, settings.train.log_to, due, experiment.config
+        )
       )
     )
 
@@ -125,6 +127,10 @@ class RunFolder:
       if kept.steps() == [step]:
         met[f'milestone/{name}'] = step
     return met
+
+  def reached(self, name: str, step: int) -> bool:
+    """Whether the milestone `name` was met at `step` or before."""
+    return any(met <= step for met in self._kept[name].steps())
 
   def write(
     self, step: int, record: dict[str, Any], sums: list, times: dict[str, Any]

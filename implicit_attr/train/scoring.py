@@ -43,7 +43,7 @@ class Scorer:
       prefix: lambda source=source, at=at: self._chunks(source, at, size)
       for prefix, (source, at) in sets.items()
     }
-    pixels = (tests + len(n)) * math.prod(template.test_set.shape)
+    pixels = (tests + len(n)) * template.test_set.image_bytes
     if pixels <= template.settings.train.resident_bytes:
       kept = {prefix: list(chunks()) for prefix, chunks in make.items()}
       make = {prefix: lambda c=chunks: c for prefix, chunks in kept.items()}

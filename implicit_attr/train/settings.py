@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from implicit_attr import attacks, attribution, errors, losses
 from implicit_attr.attacks import map_losses
 from implicit_attr.data.augment import AUGMENTATIONS
+from implicit_attr.runs import mirrors
 from implicit_attr.runtime import dist, programs
 from implicit_attr.train import optim
 from implicit_attr.train.checks import (
@@ -38,7 +39,6 @@ from implicit_attr.train.step import PRECISIONS
 CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
 """Runs are compared at a fixed duration, and where each first reached a train
 loss and a test accuracy: three orders that may differ, which is a result."""
-
 
 SIMILARITIES = ('ssim', 'lens_recall')
 """Columns by option, beside the five that every evaluation has."""
@@ -157,9 +157,10 @@ class Train:
   log_every: Annotated[str, words]
   eval_every: Annotated[str, words]
   milestones: Annotated[Mapping[str, float], milestones]
-  tensorboard: Annotated[bool, flag]
+  stop_at: Annotated[str, one_of(lambda: ('never', *CHECKPOINTS[1:]))] = 'never'
   resident_bytes: Annotated[int, count(0, 1 << 50)] = 2 << 30
   precision: Annotated[str, one_of(lambda: PRECISIONS)] = 'float32'
+  log_to: Annotated[tuple[str, ...], mirrors.installed] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -261,10 +261,11 @@ def of_inputs(
       apply_fn, e.loss, params, batch, key, **lanczos
     )
     measured |= probes.confounders(apply_fn, params, batch)
-    measured |= probes.alignment(
-      product, params, batch, key, lambda_max=lambda_max,
-      scale=1 / np.min(e.module.std), **lanczos,
-    )  # fmt: skip
+    if probes.has_first_layer(params):
+      measured |= probes.alignment(
+        product, params, batch, key, lambda_max=lambda_max,
+        scale=1 / np.min(e.module.std), **lanczos,
+      )  # fmt: skip
   return lambda_max, measured
 
 

@@ -1,0 +1,119 @@
+"""Rate and batch where every network interpolates: does the rate flatten maps?
+
+  python -m implicit_attr.main --mode sweep --lanes 9 \
+    --config sweeps/interpolation:small --workdir runs/interpolation
+  python -m implicit_attr.main --mode report --workdir runs/interpolation
+
+No augmentation; every arm trains until the loss over training examples is 0.01
+(cross-entropy) or 0.005 (squared error), at most 200 epochs, and is evaluated
+there: the regime in which theory speaks of the flatness that SGD selects. Rates
+lie a factor of four apart, up to about the largest that did not diverge.
+
+The argument names sets and variants, joined by commas. `small`: digits, one
+batch, nine arms. `cifar` and `mnist10k`: 5,000 images, three rates, one batch.
+`gpu`: ResNet-8 on 5,000 images of CIFAR-10, and three rates for each other
+batch, loss, norm and activation, 63 arms; give it `--budget=480`. `cooled`: the
+rate is constant for the whole duration but falls to 0 over its last tenth, so
+that the end is not the noise of the last step, and the last state counts.
+`momentum`: 0.9 of it, at the same effective rate.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from implicit_attr.configs import (
+  cifar_cnn,
+  cifar_resnet8,
+  digits_cnn,
+  mnist10k_cnn,
+)
+
+SEEDS = (0, 1, 2)
+GOALS = {'cross_entropy': 0.01, 'squared_error': 0.005}
+SMALL = {'model': {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}}
+
+
+class Set(NamedTuple):
+  """What is trained, and over what."""
+
+  module: object
+  changes: dict[str, dict]
+  rates: tuple[float, ...]
+  factors: dict[str, tuple]
+  epochs: int = 200
+
+
+SETS = {
+  'small': Set(
+    digits_cnn, {'evaluation': {'examples': 64, 'attributions': ('gradient',)}},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32,)},
+  ),
+  'mnist10k': Set(
+    mnist10k_cnn, {**SMALL, 'data': {'subset': 5000}},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32,)},
+  ),
+  'cifar': Set(
+    cifar_cnn, {**SMALL, 'data': {'subset': 5000}},
+    (0.01, 0.04, 0.16), {'data.batch_size': (32,)},
+  ),
+  'gpu': Set(
+    cifar_resnet8, {'data': {'subset': 5000}, 'model': {'norm': 'batch'}},
+    (0.02, 0.1, 0.5),
+    {
+      'data.batch_size': (128, 32, 512),
+      'loss.name': ('cross_entropy', 'squared_error'),
+      'model.norm': ('batch', 'none', 'group'),
+      'model.activation': ('gelu', 'relu'),
+    },
+  ),
+}  # fmt: skip
+
+
+def cells(factors: dict[str, tuple]) -> list[dict]:
+  """The first value of each factor, and every other value of one of them."""
+  first = {name: values[0] for name, values in factors.items()}
+  others = ((name, v) for name, values in factors.items() for v in values[1:])
+  return [first, *({**first, name: value} for name, value in others)]
+
+
+def get_config(arg=None):
+  words = [] if arg is None else arg.split(',')
+  unknown = [w for w in words if w not in (*SETS, 'cooled', 'momentum')]
+  if unknown:
+    allowed = ', '.join([*SETS, 'cooled', 'momentum'])
+    raise ValueError(f'config argument {unknown[0]!r}; allowed: {allowed}')
+  cooled, momentum = 'cooled' in words, 'momentum' in words
+  arms = []
+  for name in [w for w in words if w in SETS] or SETS:
+    chosen = SETS[name]
+    module: Any = chosen.module
+    base = module.get_config()
+    for section, values in chosen.changes.items():
+      base[section].update(values)
+    base.data.augment = ()
+    base.optim.update({'momentum': 0.9 if momentum else 0.0, 'warmup': 'never'})
+    base.optim.schedule = 'cooldown' if cooled else 'constant'
+    base.train.duration = f'{chosen.epochs // (4 if cooled else 1)} epochs'
+    base.train.stop_at = 'never' if cooled else 'train_loss'
+    base.train.eval_every = '1 epochs'
+    base.track.update({'every': 'never', 'whole': 1000})
+    base.evaluation.checkpoints = ('last', 'train_loss')[: 2 - cooled]
+    for lr, cell in itertools.product(chosen.rates, cells(chosen.factors)):
+      factors = {'optim.lr': lr, **cell}
+      goal = GOALS[factors.get('loss.name', base.loss.name)]
+      label = ','.join(f'{k.split(".")[1]}={v}' for k, v in factors.items())
+      if momentum:
+        factors['optim.lr'] = round(factors['optim.lr'] / 10, 6)
+      for seed in SEEDS:
+        arms.append(
+          {
+            'name': f'{name}/{label}/seed_{seed}',
+            'base': base,
+            'overrides': {
+              **factors, 'seed': seed, 'train.milestones.train_loss': goal,
+            },
+          }
+        )  # fmt: skip
+  return ml_collections.ConfigDict({'arms': arms})

@@ -1,0 +1,63 @@
+"""Rate under the usual recipe: batch norm, crops and flips, a falling rate.
+
+  python -m implicit_attr.main --mode sweep --config sweeps/recipe:small \
+    --workdir runs/recipe
+  python -m implicit_attr.main --mode sweep --config sweeps/recipe:gpu \
+    --budget=480 --workdir runs/recipe
+  python -m implicit_attr.main --mode report --workdir runs/recipe
+
+`gpu` is ResNet-8 of width 64 on CIFAR-10, meant to pass 0.85; `small` one of
+width 8 on planted images, which every machine has. `cooled` (after a comma) has
+a constant rate that falls to 0 over the last tenth, else it is constant;
+`momentum` 0.9 of it at the same effective rate. Runs are compared at the same
+training loss and the same test accuracy.
+"""
+
+import itertools
+
+import ml_collections
+
+from implicit_attr.configs import cifar_resnet8
+
+RATES = (0.02, 0.1, 0.4, 1.6)
+SEEDS = (0, 1, 2)
+MAPS = (
+  'gradient', 'gradient_x_input', 'integrated_gradients', 'smoothgrad',
+  'grad_cam', 'guided_backprop',
+)  # fmt: skip
+
+
+def get_config(arg=None):
+  words = set(filter(None, (arg or '').split(',')))
+  allowed = {'small', 'gpu', 'cooled', 'momentum'}
+  if words - allowed or {'small', 'gpu'} <= words:
+    raise ValueError(f'config argument {arg!r}; allowed: {sorted(allowed)}')
+  base = cifar_resnet8.get_config()
+  base.model.update({'norm': 'batch', 'width': 64})
+  base.optim.update({'momentum': 0.0, 'warmup': 'never'})
+  base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
+  base.train.duration = '14 epochs'
+  base.track.update({'every': 'never', 'whole': 1024})
+  base.evaluation.attributions = MAPS
+  base.evaluation.eps = 2 / 255
+  rates, seeds = RATES, SEEDS
+  if 'small' in words:
+    base.data.update({'name': 'planted', 'difficulty': 'easy', 'examples': 512})
+    base.data.batch_size = 32
+    base.model.width = 8
+    base.train.duration = '20 epochs'
+    base.track.whole = 256
+    base.evaluation.update({'examples': 32, 'attributions': ('gradient',)})
+    rates, seeds = RATES[:3], SEEDS[:3]
+  scale = 0.1 if 'momentum' in words else 1
+  base.optim.momentum = 0.9 if 'momentum' in words else 0.0
+  return ml_collections.ConfigDict({
+    'arms': [
+      {
+        'name': f'lr={lr}/seed_{seed}',
+        'base': base,
+        'overrides': {'optim.lr': round(lr * scale, 6), 'seed': seed},
+      }
+      for lr, seed in itertools.product(rates, seeds)
+    ]
+  })  # fmt: skip
