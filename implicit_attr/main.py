@@ -42,9 +42,7 @@ _LANES = flags.DEFINE_integer(
   'lanes', 1, 'how many arms of a sweep train at once, as one program'
 )
 _BUDGET = flags.DEFINE_float(
-  'budget',
-  None,
-  'seconds for a sweep: seed by seed, as far as arms end in time',
+  'budget', None, 'seconds for a sweep: seed by seed, while arms end in time'
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one process of several: one per host of a pod, or GPU'
