@@ -49,8 +49,8 @@ def test_without_a_radius_every_map_is_unchanged(problem):
 def test_the_attack_moves_maps_further_than_random_signs_do(problem):
   result = audit(network(jnp.tanh), *problem, eps=0.1, **FEW)
   topk = {row['attack']: row['metrics']['topk']['mean'] for row in result.rows}
-  assert topk['topk'] < topk['random_sign'] - 0.05
-  assert f'{topk["topk"]:.3f}' in str(result)
+  assert topk['border'] < topk['random_sign'] - 0.05
+  assert f'{topk["border"]:.3f}' in str(result)
 
 
 def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
@@ -71,8 +71,8 @@ def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
     assert own.rows[0]['n_stalled'] == 0, name
     assert 'softplus(β) for its rectifiers' in str(own)
     np.testing.assert_allclose(
-      own.arrays['score/gradient/topk/topk'],
-      by_hand.arrays['score/gradient/topk/topk'],
+      own.arrays['score/gradient/border/topk'],
+      by_hand.arrays['score/gradient/border/topk'],
       atol=1e-5, err_msg=name,
     )  # fmt: skip
   assert 'softplus' not in str(by_hand)
@@ -109,7 +109,7 @@ def test_the_layout_of_images_changes_no_number():
   with pytest.raises(errors.InputError, match="layout='NCHW'"):
     audit(first, params, turned, y, eps=0.1, **FEW)
   found = audit(first, params, turned, y, eps=0.1, layout='NCHW', **FEW)
-  for name in ('map/gradient/clean', 'score/gradient/topk/topk'):
+  for name in ('map/gradient/clean', 'score/gradient/border/topk'):
     np.testing.assert_allclose(
       found.arrays[name], last.arrays[name], rtol=1e-4, atol=1e-6
     )
@@ -224,9 +224,9 @@ def test_a_bfloat16_network_is_attacked_and_explained_in_float32(
   assert seen == {images}
   assert (images in str(result)) == (images != 'float32')
   given = result.arrays['images'].astype(np.float32)
-  for name in ('map/gradient/clean', 'adv/gradient/topk'):
+  for name in ('map/gradient/clean', 'adv/gradient/border'):
     assert result.arrays[name].dtype == np.float32
-  moved = result.arrays['adv/gradient/topk'] - given
+  moved = result.arrays['adv/gradient/border'] - given
   assert 0.09 < np.abs(moved).max() <= 0.1 + 1e-6
   # Two digits less in the network: another walk, no other finding.
   for row, like in zip(result.rows, wide.rows, strict=True):
@@ -247,8 +247,8 @@ def test_images_of_any_sides_and_two_or_four_channels(shape, kind):
   x = draw.random((3, *shape), np.float32).astype(kind)
   y = np.asarray(jnp.argmax(network(jnp.tanh)(params, x)[0], -1))
   result = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
-  assert result.arrays['map/gradient/topk'].shape == x.shape
-  assert result.arrays['map/gradient/topk'].dtype == np.float32
+  assert result.arrays['map/gradient/border'].shape == x.shape
+  assert result.arrays['map/gradient/border'].dtype == np.float32
   assert [row['n'] for row in result.rows] == [3, 3]
 
 
