@@ -21,7 +21,7 @@ setuptools.setup(
   packages=setuptools.find_namespace_packages(include=['implicit_attr*']),
   package_data={
     'implicit_attr': ['py.typed'],
-    'implicit_attr.report': ['*.j2', '*.css'],
+    'implicit_attr.report': ['*.j2', '*.css', '*.js'],
   },
   entry_points={'console_scripts': ['implicit_attr=implicit_attr.main:start']},
   python_requires='>=3.11',
@@ -55,6 +55,7 @@ setuptools.setup(
     # One release: another finds other errors.
     'types': ['pyright[nodejs]==1.1.414'],
     'tensorboard': ['tensorboardX>=2.6'],
+    'docs': ['mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2'],
     # Beside these, without their dependencies: pyhessian and
     # curvlinops-for-pytorch, which would bring torchvision.
     'peers': [

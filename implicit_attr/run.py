@@ -59,8 +59,8 @@ def train(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:
   folders = [workdirs[i] for i in ended]
   states = [runs[i].states for i in ended]
   evaluation.evaluate(lanes, folders, scorer, states)
-  for folder in folders:
-    records.write_status(folder, 'finished', lanes.template.total)
+  for i in ended:
+    records.write_status(workdirs[i], 'finished', runs[i].last)
 
 
 def evaluate(lanes: Lanes, workdirs: Sequence[pathlib.Path]) -> None:

@@ -189,7 +189,8 @@ def test_a_run_ends_at_the_milestone_that_stop_at_names(tmp_path):
 
   def run(name, **changes):
     lanes = Lanes.of([build(seed=3, **changes)])
-    loop.train(lanes, [tmp_path / name])
+    (ended,) = loop.train(lanes, [tmp_path / name])
+    assert ended.last == read_metrics(tmp_path / name)[-1]['step']
     lines = read_metrics(tmp_path / name)
     timeless = lambda line: {k: v for k, v in line.items() if 'time/' not in k}
     return [timeless(line) for line in lines]

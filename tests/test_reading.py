@@ -37,8 +37,10 @@ EVALUATION = {
   'settings': {'target': 'logit', 'eps': 0.03, 'k': 0.1, 'steps': 5},
   'rows': [
     {'attribution': 'gradient', 'attack': attack, 'eps': 0.03, 'n': 4,
-     'n_kept': 4, 'n_stalled': 0, 'metrics': {'topk': MEAN},
-     'faithfulness': {'deletion_auc': MEAN}}
+     'n_kept': 4, 'n_stalled': 0, 'faithfulness': {'deletion_auc': MEAN},
+     'metrics': {'topk': MEAN, 'log2_eps50': MEAN}, 'area': MEAN,
+     'censored': {'below': 0.1, 'above': 0.2},
+     'curve': {'eps': [0.1, 0.2], 'topk': {end: [0.9, 0.5] for end in MEAN}}}
     for attack in ('topk', 'random_sign')
   ],
 }  # fmt: skip

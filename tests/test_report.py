@@ -1,5 +1,6 @@
 """Does a run directory become a page that is right and needs nothing else?"""
 
+import base64
 import html
 import html.parser
 import json
@@ -115,43 +116,59 @@ def run(tmp_path, monkeypatch):
 
 def text_of(path):
   """The page without its tags."""
-  page = re.sub(r'<(style|title)>.*?</\1>', ' ', path.read_text(), flags=re.S)
+  page = re.sub(
+    r'<(style|title|script)>.*?</\1>', ' ', path.read_text(), flags=re.S
+  )
   page = re.sub(r'</?(sub|b|span)[^>]*>', '', page)
   return ' '.join(html.unescape(re.sub(r'<[^>]*>', ' ', page)).split())
 
 
 def test_page_and_every_figure_are_written(finished):
-  figures = sorted(path.stem for path in (finished / 'figures').iterdir())
+  figures = sorted(path.stem for path in (finished / 'figures').glob('*.png'))
   for name in (
     'loss', 'accuracy', 'sharpness', 'trace', 'input_lambda_max', 'logit_scale',
     'input_loss_normalized_curvature', 'first_layer', 'margin', 'strength',
     'relation_logit', 'robustness_topk', 'maps_gradient',
   ):  # fmt: skip
     assert name in figures
-  for path in (finished / 'figures').iterdir():
-    data = path.read_bytes()
+  for name in figures:
+    data = (finished / 'figures' / f'{name}.png').read_bytes()
     assert data.startswith(b'\x89PNG') and len(data) > 5000
+    vector = (finished / 'figures' / f'{name}.svg').read_bytes()
+    assert b'<svg' in vector and len(vector) > 5000
   page = (finished / 'report.html').read_text()
   assert page.startswith('<!doctype html>')
   assert page.count('<img ') == len(figures)
 
 
-def test_page_needs_nothing_else(finished):
+def test_page_needs_nothing_else_and_its_one_script_loads_nothing(finished):
   page = (finished / 'report.html').read_text()
   assert 'http' not in page and 'url(' not in page and '@import' not in page
-  seen = []
+  assert 'fetch(' not in page and 'innerHTML' not in page
+  seen, scripts = [], []
 
   class Reader(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
-      assert tag not in ('script', 'link', 'iframe', 'object')
+      assert tag not in ('link', 'iframe', 'object')
+      if tag == 'script':
+        scripts.append(attributes)
       for name, value in attributes:
-        assert name != 'href'
+        assert name != 'href' and not name.startswith('on')
         if name == 'src':
           seen.append(value)
-          assert value.startswith('data:image/png;base64,')
+          assert value.startswith(
+            ('data:image/svg+xml;base64,', 'data:image/png;base64,')
+          )
 
   Reader().feed(page)
-  assert seen
+  assert seen and scripts == [[]]
+  for source in seen:  # an image in a page may not load another one either
+    if 'png' in source[:20]:
+      continue
+    vector = base64.b64decode(source.partition(',')[2]).decode()
+    links = re.findall(r'(?:href="|url\()([^")]*)', vector)
+    assert all(link.startswith(('#', 'data:')) for link in links)
+    assert '<script' not in vector
 
 
 def test_same_files_give_the_same_figures(finished, tmp_path):
@@ -163,8 +180,9 @@ def test_same_files_give_the_same_figures(finished, tmp_path):
     )
   assert len(images) == 5
   for image in images:
-    before = finished / 'figures' / image.path.name
-    assert image.path.read_bytes() == before.read_bytes()
+    for path in (image.path, image.path.with_suffix('.svg')):
+      before = finished / 'figures' / path.name
+      assert path.read_bytes() == before.read_bytes()
 
 
 def test_same_files_give_the_same_page(run):
@@ -284,7 +302,7 @@ def test_whatever_was_logged_or_kept_is_shown_without_a_list_to_edit(run):
   assert len(re.findall('<img ', page)) == before + 3
   for key in ('mine/scalar', 'input/mine', 'mine/heads'):
     assert f'alt="{key}: {key}, over the updates"' in page
-  assert 'mine/word' not in page and 'index:' not in page
+  assert 'mine/word' not in page and '="index:' not in page
 
 
 def test_quartiles_are_those_of_the_finite_numbers_of_a_step():

@@ -174,7 +174,9 @@ def test_page_needs_nothing_else_and_its_one_script_loads_nothing(drawn):
         scripts.append(attributes)
       for name, value in attributes:
         assert name != 'href' and not name.startswith('on')
-        assert name != 'src' or value.startswith('data:image/png;base64,')
+        assert name != 'src' or value.startswith(
+          ('data:image/svg+xml;base64,', 'data:image/png;base64,')
+        )
 
   Reader().feed(page)
   assert scripts == [[]]
@@ -258,6 +260,16 @@ def test_table_of_runs_holds_attack_and_random_signs(small):
       np.testing.assert_allclose(value, wanted)
       assert text == f'{wanted:.3f}'
     assert row[columns['Time [s]']][0] == '2.00'  # 10 updates, 5 a second
+  assert not any('ε50' in name for name in head)  # not at equal loss
+
+
+def test_table_of_runs_holds_the_radius_at_equal_loss(tmp_path):
+  write_run(tmp_path / 'run', np.random.default_rng(0), gain=-0.9)
+  head, (row,) = overview.runs(sweep_runs.load(tmp_path))
+  found = json.loads((tmp_path / 'run/evaluation/train_loss.json').read_text())
+  log2 = found['rows'][0]['metrics']['log2_eps50']['mean']
+  value = row[head.index('ε50 [1/255] at equal training loss')][1]
+  np.testing.assert_allclose(value, 255 * 2**log2)
 
 
 def test_failed_and_diverged_runs_are_listed(small):
@@ -491,7 +503,7 @@ def test_words_of_a_reason_are_those_of_the_page():
 
 
 @pytest.mark.slow
-def test_200_runs_take_less_than_a_minute_and_a_gigabyte(tmp_path):
+def test_200_runs_take_less_than_a_minute_a_gigabyte_and_3_MB(tmp_path):
   make_tree(
     tmp_path, rates=(0.01, 0.03, 0.1, 0.3, 1.0), batches=(16, 64, 256, 1024),
     seeds=5, rules=('last', 'train_loss', 'test_accuracy'), points=60,
@@ -509,3 +521,4 @@ print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
   )
   seconds, kilobytes = map(float, done.stdout.split())
   assert seconds < 60 and kilobytes < 1e6
+  assert (tmp_path / 'report.html').stat().st_size < 3 << 20

@@ -26,7 +26,7 @@ def feature_gradient(
   target: str = 'logit',
   feature: str = 'features',
 ) -> tuple[Array, Array]:
-  """out[feature] [B, h, w, D] and ∂ target / ∂ out[feature], as large.
+  """`out[feature]` [B, h, w, D] and ∂ target / ∂ `out[feature]`, as large.
 
   Raises:
     InputError: as `gradient`; `out` has no such feature, it is not

@@ -1,7 +1,7 @@
 """Reports of a run or a sweep: figures and one self-contained page.
 
 `write(workdir)` reads the files of a run directory, or of a folder of them,
-and nothing else, and leaves `figures/*.png` and one self-contained
+and nothing else, and leaves `figures/*.png` and `*.svg` and one self-contained
 `report.html` in it.
 """
 

@@ -3,6 +3,11 @@
 One small panel a file, so that a phone shows it at full width and a screen
 shows several beside each other. Drawn without pyplot: no global state, no
 display, the same bytes every time.
+
+Every figure is a PNG, for slides, and an SVG, for papers and for the page: it
+is half as large there and stays sharp when it is enlarged. The values under a
+pointer lie beside it. plotly's script alone is larger than 3 MB, and Vega
+would draw everything a second time, in a language of its own.
 """
 
 import contextlib
@@ -14,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from implicit_attr.report import hover
 from implicit_attr.runs import records
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
@@ -24,7 +30,9 @@ CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
 _STYLE: dict[Any, dict[str, Any]] = {
   'font': {
-    'family': 'DejaVu Sans',  # comes with matplotlib, so always the same
+    # Comes with matplotlib, so PNGs are always the same; Verdana is as wide.
+    'family': ['DejaVu Sans', 'sans-serif'],
+    'sans-serif': ['DejaVu Sans', 'Verdana', 'Arial', 'sans-serif'],
     'size': 8.5,
   },
   'axes': {
@@ -38,17 +46,25 @@ _STYLE: dict[Any, dict[str, Any]] = {
   'lines': {'linewidth': 1.4, 'markersize': 3.5},
   'legend': {'frameon': False, 'fontsize': 8, 'handlelength': 1.8},
   'figure': {'dpi': 100, 'titlesize': 9},
+  # Texts as such are half the bytes of their outlines; salt makes ids equal.
+  'svg': {'fonttype': 'none', 'hashsalt': 'implicit_attr'},
 }  # fmt: skip
 _DPI = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-  """A PNG, the sentence that stands in for it, and its width in inches."""
+  """A PNG, the sentence that stands in for it, and its width in inches.
+
+  `vector` is the same as SVG where that is smaller, as it is but for hundreds
+  of lines: a page then shows it. `values` is what `hover.read` finds.
+  """
 
   path: pathlib.Path
   alt: str
   width: float
+  vector: pathlib.Path | None = None
+  values: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +107,22 @@ def panel(title: str, xlabel: str, ylabel: str, height: float = 2.5) -> Any:
   return axes
 
 
+def stack(
+  title: str, xlabel: str, ylabels: Sequence[str], each: float = 1.2
+) -> list[Any]:
+  """Axes below each other over one x axis, in a panel of standard width."""
+  first = panel(title, '', '', height=0.9 + each * len(ylabels))
+  figure = first.figure
+  first.remove()
+  every = list(
+    figure.subplots(len(ylabels), 1, sharex=True, squeeze=False).flat
+  )
+  for axes, ylabel in zip(every, ylabels, strict=True):
+    axes.set_ylabel(maths(ylabel))
+  every[-1].set_xlabel(maths(xlabel))
+  return every
+
+
 def sheet(width: float, height: float) -> Any:
   """Bare axes in inches, from the lower left corner, over a whole figure."""
   from matplotlib.figure import Figure
@@ -122,6 +154,19 @@ def fit_scale(axis: Any, values: np.ndarray, most: float = 20.0) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def radii(axis: Any, values: np.ndarray) -> None:
+  """Makes an x or y axis one of radii in units of 1/255: 1, 2, 4, …"""
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+  getattr(axis.axes, f'set_{axis.axis_name}scale')('log', base=2)
+  span = np.log2(np.max(values) / np.min(values)) if np.size(values) else 0
+  # Within a factor of four powers of two alone are too few ticks.
+  subs = (1,) if span > 2 else (1, 1.25, 1.5, 1.75)
+  axis.set_major_locator(LogLocator(base=2, subs=subs, numticks=12))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+  axis.set_minor_locator(NullLocator())
+
+
 def rows(axes: Any, labels: Sequence[str]) -> None:
   """Makes the y axis a list of `labels` from top to bottom, 0 to n - 1."""
   axes.set_yticks(range(len(labels)), labels)
@@ -137,7 +182,7 @@ def up_to_one(axes: Any, lowest: float) -> None:
 
 
 def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:
-  """Writes the figure as folder/name.png.
+  """Writes the figure as folder/name.png and folder/name.svg.
 
   Raises:
     InputError: the folder cannot be written.
@@ -148,4 +193,13 @@ def save(target: Any, folder: pathlib.Path, name: str, alt: str) -> Image:
     metadata={'Software': None},  # no version in the bytes
   )  # fmt: skip
   records.write_file(path, write)
-  return Image(path, alt, float(target.get_figwidth()))
+  target.set_layout_engine('none')  # what was laid out stays where it is
+  draw = lambda file: target.savefig(
+    file, format='svg', dpi=_DPI,
+    metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')),
+  )  # fmt: skip
+  vector = path.with_suffix('.svg')
+  records.write_file(vector, draw)
+  small = vector.stat().st_size < path.stat().st_size
+  width = float(target.get_figwidth())
+  return Image(path, alt, width, vector if small else None, hover.read(target))

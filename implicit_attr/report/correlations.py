@@ -228,7 +228,7 @@ def _panel(
     axes.scatter(
       [x.of(t) for t in trials], [y.of(t) for t in trials], s=16, lw=0.3,
       ec='white', color=shades.colour(family), marker=shades.mark(family),
-      zorder=2,
+      zorder=2, label=f'_{family}',
     )  # fmt: skip
   a, b = (np.array([q.of(t) for t in known]) for q in (x, y))
   if diagonal:

@@ -10,6 +10,7 @@ import numpy as np
 from implicit_attr import claims
 from implicit_attr.report import heat, tables
 from implicit_attr.report.colours import short_group
+from implicit_attr.report.rates import RULE
 from implicit_attr.report.summary import Tile
 from implicit_attr.report.sweep_runs import Tree, Trial
 from implicit_attr.report.tables import by
@@ -164,6 +165,11 @@ def _columns(tree: Tree) -> dict[str, Callable[[Trial], Cell]]:
     for rule in tree.rules:
       head = f'Top-k at {tables.rule(rule)}'
       columns[head] = of_map(heat.kept_of(tree, name, rule))
+    half = heat.kept_of(tree, name, RULE, 'log2_eps50')
+    half = {run: tables.radius(value) for run, value in half.items()}
+    if np.isfinite(list(half.values())).any():
+      head = f'ε50 [1/255] at {tables.rule(RULE)}'
+      columns[head] = of_map(half, tables.short)
     noise = heat.kept_of(tree, name, 'last', 'random_topk')
     columns['Random signs'] = of_map(noise)
     speed = heat.kept_of(tree, name, 'last', 'speed')

@@ -9,6 +9,7 @@ from implicit_attr.report import (
   curvature_scatter,
   curves,
   maps,
+  radii,
   robustness,
   sanity,
   spectrum,
@@ -21,11 +22,12 @@ from implicit_attr.runs.reading import Evaluation, Run
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
-  """Writes figures/*.png and report.html into a run directory.
+  """Writes figures/*.png and *.svg, and report.html, into a run directory.
 
   Reads only files of `workdir`; any of them may be missing or cut short, the
   page then says so in a line. The same files give the same bytes. The page
-  embeds its images and needs no other file, network or script.
+  embeds its images and needs no other file or network; what its only script
+  does (values under the pointer, enlarging, CSV) is not needed to read it.
 
   Returns:
     The path of report.html.
@@ -70,7 +72,9 @@ def _values(run: Run, probes: Any, folder: pathlib.Path) -> dict[str, Any]:
     rules=tables.rules(evaluations),
     settings=shown.settings if shown else {},
     blocks=[_block(evaluation) for evaluation in evaluations.values()],
+    radius=robustness.draw_radius(evaluations, folder),
     points=robustness.draw_points(evaluations, folder),
+    radii=radii.draw(shown, folder),
     strength=robustness.draw_strength(shown, folder),
     maps=maps.draw(shown, folder),
     sanity=sanity.draw(shown, folder),

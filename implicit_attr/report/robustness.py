@@ -20,12 +20,8 @@ def draw_points(
 ) -> Exhibit:
   """A panel per similarity: a group a map, a line a checkpoint, a point a
   perturbation with its interval."""
-  entries = [
-    (name, row)
-    for name, evaluation in evaluations.items()
-    for row in tables.ordered(evaluation.rows)
-  ]
-  rows = [row for _, row in entries]
+  entries = _entries(evaluations)
+  metrics = tables.names([r for _, r in entries], 'metrics', tables.METRICS)
   return Exhibit(
     'Similarity to the clean map',
     'Mean over images with a 95 % bootstrap interval; 1 is an unchanged map. '
@@ -35,19 +31,56 @@ def draw_points(
     'that holds on one line of a group only depends on the rule of '
     'comparison.',
     tuple(
-      _points([e for e in entries if metric in e[1]['metrics']], metric, folder)
-      for metric in tables.names(rows, 'metrics', tables.METRICS)
+      _points(entries, metric, folder)
+      for metric in metrics
+      if metric != 'log2_eps50'
     ),
     'the evaluations hold no row',
   )
 
 
+def draw_radius(
+  evaluations: dict[str, Evaluation], folder: pathlib.Path
+) -> Exhibit:
+  """The panel of `draw_points` of ε50, on an axis of radii."""
+  entries = [
+    entry
+    for entry in _entries(evaluations)
+    if np.isfinite(tables.radius(_half(entry).get('mean')))
+  ]
+  return Exhibit(
+    'The radius that leaves half of the top-k set (ε50)',
+    'Geometric mean over images with a 95 % bootstrap interval; to the right '
+    'is more robust. Unlike a share left at one radius it has no floor and no '
+    'ceiling but the ends of the radii that were tried, which are dashed: '
+    'an image that lies beyond one counts with it, and the table below says '
+    'how many do.',
+    (_points(entries, 'log2_eps50', folder),) if entries else (),
+    'the evaluations were made at one radius (evaluation.radii is empty)',
+  )
+
+
+def _half(entry: Entry) -> dict[str, Any]:
+  return entry[1]['metrics'].get('log2_eps50', {})
+
+
+def _entries(evaluations: dict[str, Evaluation]) -> list[Entry]:
+  return [
+    (name, row)
+    for name, evaluation in evaluations.items()
+    for row in tables.ordered(evaluation.rows)
+  ]
+
+
 def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
+  entries = [entry for entry in entries if metric in entry[1]['metrics']]
   heights, labels = _layout(entries)
   title = tables.METRICS.get(metric, tables.plain(metric))
+  half = metric == 'log2_eps50'
   axes = canvas.panel(
-    '', f'{title} (1 is unchanged)', '', height=0.85 + 0.19 * len(labels)
-  )
+    '', title if half else f'{title} (1 is unchanged)', '',
+    height=0.85 + 0.19 * len(labels),
+  )  # fmt: skip
   attacks = list(dict.fromkeys(row['attack'] for _, row in entries))
   lowest = 0.9
   for number, attack in enumerate(attacks):
@@ -56,6 +89,8 @@ def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
       np.array([row['metrics'][metric][end] for _, row in mine])
       for end in ('mean', 'low', 'high')
     )
+    if half:
+      mean, low, high = np.vectorize(tables.radius)([mean, low, high])
     # A missing end of an interval is drawn as none.
     bars = np.nan_to_num(np.maximum([mean - low, high - mean], 0))
     baseline = attack == tables.BASELINE
@@ -71,7 +106,17 @@ def _points(entries: list[Entry], metric: str, folder: pathlib.Path) -> Image:
   for height, label in enumerate(axes.get_yticklabels()):
     if height not in heights.values():
       label.set_weight('bold')
-  canvas.up_to_one(axes, lowest)
+  if half:
+    curves = [row['curve'] for _, row in entries if row.get('curve')]
+    tried = [255 * eps for curve in curves for eps in curve['eps']]
+    ends = [min(tried), max(tried)] if tried else []
+    shown = np.array([*axes.dataLim.intervalx, *ends[1:]])
+    canvas.radii(axes.xaxis, shown)
+    axes.set_xlim(shown.min() / 1.2, shown.max() * 1.1)
+    for end in ends:
+      axes.axvline(end, color=canvas.GREY, lw=0.8, ls='--', zorder=0)
+  else:
+    canvas.up_to_one(axes, lowest)
   axes.grid(axis='x', lw=0.4, color='#DDDDDD')
   axes.set_axisbelow(True)
   axes.figure.legend(

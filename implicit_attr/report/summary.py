@@ -103,8 +103,8 @@ def tiles(run: Run) -> list[Tile]:
   """The headline numbers that this run has."""
   last = run.evaluations.get('last')
   all_tiles = (
-    _accuracy(run, last), _robustness(last), _sharpness(run),
-    _input_curvature(run), _time(run),
+    _accuracy(run, last), _radius(last), _robustness(last),
+    _sharpness(run), _input_curvature(run), _time(run),
   )  # fmt: skip
   return [tile for tile in all_tiles if tile]
 
@@ -141,6 +141,22 @@ def _robustness(evaluation: Evaluation | None) -> Tile | None:
     mean,
     note,
   )
+
+
+def _radius(evaluation: Evaluation | None) -> Tile | None:
+  """ε50 of the first map under its first attack."""
+  rows = evaluation.rows if evaluation else []
+  for row in rows:
+    if row['attack'] != tables.BASELINE and row['metrics'].get('log2_eps50'):
+      (mean, *interval), (censored,), _ = tables.radii(row)
+      note = ''.join(interval).strip('[]').replace(', ', ' to ')
+      return Tile(
+        'Radius that leaves half of the strongest pixels of the '
+        f'{tables.plain(row["attribution"])} map (ε50)',
+        f'{mean} / 255',
+        f'95 %: {note or "no interval"}; censored: {censored}',
+      )
+  return None
 
 
 def _sharpness(run: Run) -> Tile | None:

@@ -10,6 +10,7 @@ from implicit_attr.report import (
   example_maps,
   heat,
   overview,
+  rates,
   sweep_runs,
   template,
   trajectories,
@@ -18,13 +19,12 @@ from implicit_attr.report import (
 
 
 def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
-  """Writes figures/*.png and report.html into a folder that holds runs.
+  """Writes figures/*.png, *.svg and report.html into a folder of runs.
 
   Reads only files below `root`; runs may be unfinished, diverged, failed or
   cut short, and what is not there is left out with a line that says so. The
   same files give the same bytes. The page embeds its images and needs no
-  other file or network; its only script sorts tables, and it can be read
-  without.
+  other file or network, and it can be read without its only script.
 
   Returns:
     The path of report.html.
@@ -43,7 +43,7 @@ def write_sweep(root: str | pathlib.Path) -> pathlib.Path:
       story=overview.story(tree), banners=overview.banners(tree),
       tiles=overview.tiles(tree, judged),
       answers=verdicts.answers(judged), effect=verdicts.draw(gain, folder),
-      heat=heat.draw(tree, folder),
+      rates=rates.draw(tree, folder), heat=heat.draw(tree, folder),
       trajectories=trajectories.draw(tree, folder),
       curvature=correlations.draw_curvature(tree, folder),
       bound=correlations.draw_bound(tree, folder),

@@ -21,6 +21,7 @@ RULES = {
 """checkpoint -> the rule under which runs are compared at it."""
 
 METRICS = {
+  'log2_eps50': 'ε50 [1/255]',
   'topk': 'Top-k kept',
   'kendall': 'Kendall τ',
   'spearman': 'Spearman ρ',
@@ -33,6 +34,11 @@ _FAITHFUL = {
   'deletion_auc': 'Deletion AUC ↓',
   'mask_mass': 'Mass in mask ↑',
   'entropy': 'Entropy of map',
+}
+_RADIUS = {
+  'log2_eps50': 'ε50 [1/255]',
+  'censored': 'ε50 censored',
+  'area': 'Area to noise',
 }
 _CERTIFIED = {
   'radius': 'Certified radius',
@@ -131,6 +137,24 @@ def certificate(row: dict[str, Any]) -> list[tuple[str, ...]]:
   return [first, *map(estimate, shares)]
 
 
+def radius(log2: Any) -> float:
+  """A radius in units of 1/255, from its binary logarithm; NaN for nonsense."""
+  fits = finite(log2) and abs(log2) < 100
+  return 255 * 2.0**log2 if fits else float('nan')
+
+
+def radii(row: dict[str, Any]) -> list[tuple[str, ...]]:
+  """The cells of `_RADIUS`."""
+  half = row['metrics'].get('log2_eps50', {})
+  ends = row.get('censored', {})
+  shares = [f'{percent(v)} {end}' for end, v in ends.items() if v]
+  return [
+    estimate(half, lambda value: short(radius(value))),
+    (', '.join(shares) if shares else 'none' if ends else '–',),
+    estimate(None if row['attack'] == BASELINE else row.get('area')),
+  ]
+
+
 def top_set(k: Any) -> str:
   """'1 pixel', '10 %', 'all pixels': an integer counts, a fraction shares."""
   if isinstance(k, int):
@@ -153,6 +177,8 @@ def robustness(evaluation: Evaluation) -> Table:
   if size := top_set(evaluation.settings.get('k')):
     titles['topk'] += f' ({size})'
   metrics = names(rows, 'metrics', METRICS)
+  swept = 'log2_eps50' in metrics
+  metrics = [name for name in metrics if name != 'log2_eps50']
   beside = names(rows, 'faithfulness', _FAITHFUL)
   counts = {'n': 'n', 'kept': 'n_kept'} | {
     name: f'n_{name}'
@@ -161,7 +187,8 @@ def robustness(evaluation: Evaluation) -> Table:
   }
   proved = any('certificate' in row for row in rows)
   title = lambda name: titles.get(name, plain(name))
-  head = ['Map', 'Perturbation', *map(title, metrics), *counts]
+  head = ['Map', 'Perturbation', *(_RADIUS.values() if swept else ())]
+  head += [*map(title, metrics), *counts]
   head += [*(_CERTIFIED.values() if proved else ()), *map(title, beside)]
   body, before = [], None
   for row in rows:
@@ -169,6 +196,7 @@ def robustness(evaluation: Evaluation) -> Table:
     cells = [
       (plain(name) if name != before else '',),
       (attack_name(row['attack']),),
+      *(radii(row) if swept else ()),
       *(similarity(row, metric) for metric in metrics),
       *((str(row.get(count, '–')),) for count in counts.values()),
       *(certificate(row) if proved else ()),

@@ -26,6 +26,7 @@ def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
     lstrip_blocks=True,
   )
   environment.filters['embed'] = _embed
+  environment.filters['single_quoted'] = _single_quoted
   environment.filters['maths'] = lambda text: markupsafe.escape(text).replace(
     'λ_max', markupsafe.Markup('λ<sub>max</sub>')
   )
@@ -35,7 +36,17 @@ def write(folder: pathlib.Path, name: str, /, **values: Any) -> pathlib.Path:
   return path
 
 
+def _single_quoted(text: str) -> str:
+  """Escaped between single quotes: JSON is full of the double ones."""
+  import markupsafe
+
+  for mark, code in (('&', '&amp;'), ("'", '&#39;'), ('<', '&lt;')):
+    text = text.replace(mark, code)
+  return markupsafe.Markup(text)
+
+
 def _embed(path: pathlib.Path) -> str:
-  """A PNG as a data: address."""
+  """A PNG or SVG as a data: address."""
   code = base64.b64encode(path.read_bytes()).decode('ascii')
-  return f'data:image/png;base64,{code}'
+  kind = 'svg+xml' if path.suffix == '.svg' else 'png'
+  return f'data:image/{kind};base64,{code}'

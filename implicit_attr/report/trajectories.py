@@ -67,7 +67,10 @@ def _exhibit(
     for trial, (steps, values) in lines:
       last = max(trial.step if np.isfinite(trial.step) else 0, steps[-1]) or 1
       colour = shades.colour(of(trial))
-      axes.plot(steps / last, values, lw=0.8, alpha=0.75, color=colour)
+      axes.plot(
+        steps / last, values, lw=0.8, alpha=0.75, color=colour,
+        label=f'_{trial.name}',
+      )  # fmt: skip
     every = np.concatenate([values for _, (_, values) in lines])
     canvas.fit_scale(axes.yaxis, every[every > 0])
     if name == 'edge':

@@ -19,6 +19,9 @@ from implicit_attr.runs import metrics, records
 MISSING = 'is not there'
 """The problem with a file that does not exist; all others are damages."""
 
+ENDS = ('mean', 'low', 'high')
+"""Of a mean: itself, and the ends of its interval."""
+
 _UNREADABLE = 'is there, but cannot be read'
 
 
@@ -120,3 +123,26 @@ def _arrays(
     except Exception:
       bad.append(name)
   return arrays, f'cannot be read in {", ".join(bad)}' if bad else ''
+
+
+def curve(value: Any) -> dict[str, Any]:
+  """Curves over radii: 'eps' [R], and by similarity the `ENDS` [R] of its mean.
+
+  {} where there is no radius, or no similarity at each of them.
+  """
+  means = dict(value) if isinstance(value, dict) else {}
+  radii = _column(means.pop('eps', None))
+  curves = {
+    name: {end: _column(mean.get(end)) for end in ENDS}
+    for name, mean in means.items()
+    if isinstance(mean, dict)
+  }
+  fits = lambda mean: all(len(v) == len(radii) for v in mean.values())
+  curves = {name: mean for name, mean in curves.items() if fits(mean)}
+  if not curves or not radii or not all(0 < r < 1e6 for r in radii):
+    return {}
+  return {'eps': radii} | curves
+
+
+def _column(value: Any) -> list[float]:
+  return [number(v) for v in value] if isinstance(value, list) else []

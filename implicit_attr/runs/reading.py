@@ -17,8 +17,10 @@ import numpy as np
 
 from implicit_attr import errors
 from implicit_attr.runs.parsing import (
+  ENDS,
   MISSING,
   Files,
+  curve,
   finite,
   number,
   places,
@@ -38,8 +40,10 @@ class Evaluation:
 
   `clean` holds numbers. A row has the texts 'attribution' and 'attack', and
   'metrics' and 'faithfulness', name -> {'mean', 'low', 'high', …} with floats,
-  NaN where unknown, and maybe such a 'certificate', or in it the text 'absent';
-  a row of `sanity` has the text 'attribution' and such a mean, 'spearman'. What
+  NaN where unknown, and maybe such a 'certificate', or in it the text 'absent',
+  such a mean 'area', shares 'censored' 'below' and 'above', and a 'curve': the
+  radii 'eps' [R], and by similarity a 'mean', 'low' and 'high' of R floats; a
+  row of `sanity` has the text 'attribution' and such a mean, 'spearman'. What
   else they have is as it stands in the file.
   """
 
@@ -263,6 +267,10 @@ def _row(value: Any) -> dict[str, Any] | None:
         name: str(v) if name == 'absent' else _mean(v)
         for name, v in row[part].items()
       }
+  if 'curve' in row:
+    censored = _dict(row.get('censored'))
+    row['censored'] = {e: number(censored.get(e)) for e in ('below', 'above')}
+    row['area'], row['curve'] = _mean(row.get('area')), curve(row['curve'])
   return row
 
 
@@ -276,9 +284,7 @@ def _sane(value: Any) -> dict[str, Any] | None:
 def _mean(value: Any) -> dict[str, Any]:
   """A mean and the ends of its interval, beside what else there is."""
   value = _dict(value)
-  return value | {
-    end: number(value.get(end)) for end in ('mean', 'low', 'high')
-  }
+  return value | {end: number(value.get(end)) for end in ENDS}
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class RunFolder:
       'train_loss', 'test_accuracy' (the first state that reached either) and
       'last'.
     diverged: why the run has ended, if it has.
+    last: the step of its last state, once it is finished.
 
   Raises:
     InputError: `workdir` cannot be used, or its checkpoints are damaged.
@@ -71,6 +72,7 @@ class RunFolder:
     self._rates = experiment.learning_rates
     self.workdir = workdir
     self.diverged: Diverged | None = None
+    self.last = experiment.total
     self.states: dict[str, State] = {}
     like = experiment.like()
     content = {'state': like, 'memory': memory(like.params)}
@@ -149,6 +151,7 @@ class RunFolder:
     with self._guarded():
       _check(step, [], state)
       self._keep('last', step, state)
+      self.last = step
 
   def _keep(self, name: str, step: int, state: State) -> None:
     self._kept[name].save(step, {'state': state}, {})

@@ -48,7 +48,7 @@ def get_config(arg=None):
   base.optim.update({'lr': 0.1, 'momentum': 0.0, 'warmup': 'never'})
   base.train.duration = f'{epochs} epochs'
   base.train.milestones.update({'test_accuracy': 0.95 if small else 0.8})
-  base.track.every = 'never'
+  base.track.every = '50%'
   base.evaluation.attributions = ('gradient',)
   if small:
     base.model.width = 8

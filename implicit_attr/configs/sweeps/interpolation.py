@@ -1,24 +1,27 @@
 """Rate and batch where every network interpolates: does the rate flatten maps?
 
-  python -m implicit_attr.main --mode sweep --lanes 9 \
+  python -m implicit_attr.main --mode sweep --lanes 15 \
     --config sweeps/interpolation:small --workdir runs/interpolation
   python -m implicit_attr.main --mode report --workdir runs/interpolation
 
 No augmentation; every arm trains until the loss over training examples is 0.01
 (cross-entropy) or 0.005 (squared error), at most 200 epochs, and is evaluated
 there: the regime in which theory speaks of the flatness that SGD selects. Rates
-lie a factor of four apart, up to about the largest that did not diverge.
+are a factor of four or five apart and end below the largest that does not
+diverge, which `studies/largest_rate.py` finds: 0.79 and 0.51 for the network of
+`small` in batches of 32 and 8.
 
-The argument names sets and variants, joined by commas. `small`: digits, one
-batch, nine arms. `cifar` and `mnist10k`: 5,000 images, three rates, one batch.
-`gpu`: ResNet-8 on 5,000 images of CIFAR-10, and three rates for each other
-batch, loss, norm and activation, 63 arms; give it `--budget=480`. `cooled`: the
-rate is constant for the whole duration but falls to 0 over its last tenth, so
-that the end is not the noise of the last step, and the last state counts.
-`momentum`: 0.9 of it, at the same effective rate.
+The argument names sets and variants, joined by commas. `small`: digits, three
+rates, two batches, five seeds, 30 arms. `cifar` and `mnist10k`: 5,000 images,
+three rates, one batch. `gpu`: ResNet-8 on 5,000 images of CIFAR-10, and three
+rates for each other batch, loss, norm and activation, 63 arms; give it
+`--budget=480`. `cooled`: a quarter of the epochs at a constant rate that falls
+to 0 over the last tenth, so that the end is not the noise of the last step, and
+the last state counts. `momentum`: 0.9 of it, at the same effective rate.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -30,7 +33,7 @@ from implicit_attr.configs import (
   mnist10k_cnn,
 )
 
-SEEDS = (0, 1, 2)
+EPOCHS = 200
 GOALS = {'cross_entropy': 0.01, 'squared_error': 0.005}
 SMALL = {'model': {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}}
 
@@ -42,13 +45,13 @@ class Set(NamedTuple):
   changes: dict[str, dict]
   rates: tuple[float, ...]
   factors: dict[str, tuple]
-  epochs: int = 200
+  seeds: Sequence[int] = range(3)
 
 
 SETS = {
   'small': Set(
     digits_cnn, {'evaluation': {'examples': 64, 'attributions': ('gradient',)}},
-    (0.02, 0.08, 0.32), {'data.batch_size': (32,)},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32, 8)}, range(5),
   ),
   'mnist10k': Set(
     mnist10k_cnn, {**SMALL, 'data': {'subset': 5000}},
@@ -95,10 +98,10 @@ def get_config(arg=None):
     base.data.augment = ()
     base.optim.update({'momentum': 0.9 if momentum else 0.0, 'warmup': 'never'})
     base.optim.schedule = 'cooldown' if cooled else 'constant'
-    base.train.duration = f'{chosen.epochs // (4 if cooled else 1)} epochs'
+    base.train.duration = f'{EPOCHS // (4 if cooled else 1)} epochs'
     base.train.stop_at = 'never' if cooled else 'train_loss'
     base.train.eval_every = '1 epochs'
-    base.track.update({'every': 'never', 'whole': 1000})
+    base.track.update({'every': '50%', 'whole': 1000})  # and at milestones
     base.evaluation.checkpoints = ('last', 'train_loss')[: 2 - cooled]
     for lr, cell in itertools.product(chosen.rates, cells(chosen.factors)):
       factors = {'optim.lr': lr, **cell}
@@ -106,7 +109,7 @@ def get_config(arg=None):
       label = ','.join(f'{k.split(".")[1]}={v}' for k, v in factors.items())
       if momentum:
         factors['optim.lr'] = round(factors['optim.lr'] / 10, 6)
-      for seed in SEEDS:
+      for seed in chosen.seeds:
         arms.append(
           {
             'name': f'{name}/{label}/seed_{seed}',

@@ -37,7 +37,7 @@ def get_config(arg=None):
   base.optim.update({'momentum': 0.0, 'warmup': 'never'})
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
   base.train.duration = '14 epochs'
-  base.track.update({'every': 'never', 'whole': 1024})
+  base.track.update({'every': '50%', 'whole': 1024})
   base.evaluation.attributions = MAPS
   base.evaluation.eps = 2 / 255
   rates, seeds = RATES, SEEDS

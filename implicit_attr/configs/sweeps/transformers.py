@@ -31,7 +31,7 @@ def get_config(arg=None):
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
   base.train.duration = '40 epochs'
   base.train.milestones.update({'train_loss': 0.1, 'test_accuracy': 0.92})
-  base.track.update({'every': 'never', 'whole': 512})
+  base.track.update({'every': '50%', 'whole': 512})
   base.evaluation.attributions = MAPS
   rates = (0.02, 0.1) if small else (0.01, 0.05, 0.25)
   if small:
