@@ -305,7 +305,7 @@ def test_maps_with_a_nan_are_counted_shown_and_warned_of(problem):
 
 
 def test_the_table_tells_one_pixel_from_all_of_them(problem):
-  given = FEW | {'eps': 0.1, 'steps': 1}
+  given = FEW | {'eps': 0.1, 'steps': 1, 'objectives': ('topk',)}
   one = audit(network(jnp.tanh), *problem, k=1, **given)
   with pytest.warns(UserWarning, match='no attack gradient'):
     every = audit(network(jnp.tanh), *problem, k=1.0, **given)
