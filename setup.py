@@ -44,12 +44,16 @@ setuptools.setup(
   ],
   extras_require={
     'test': [
+      'dm-haiku>=0.0.16',
+      'equinox>=0.13',
       'pytest>=8',
       'pytest-xdist>=3.6',
       'ruff>=0.17,<0.18',
       'tensorboard>=2.18',
       'tensorboardX>=2.6',
     ],
+    # One release: another finds other errors.
+    'types': ['pyright[nodejs]==1.1.414'],
     'tensorboard': ['tensorboardX>=2.6'],
     'docs': ['mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2'],
     # Beside these, without their dependencies: pyhessian and
@@ -58,7 +62,6 @@ setuptools.setup(
       'captum',
       'einops',
       'einconv',
-      'equinox',
       'foolbox',
       'linear_operator',
       'quantus',

@@ -23,7 +23,7 @@ from implicit_attr.attacks import inputs
 from implicit_attr.attribution import graph
 from implicit_attr.curvature.flat import warn_of_state
 from implicit_attr.evaluation import robustness
-from implicit_attr.runtime import dist
+from implicit_attr.runtime import dist, memory
 from implicit_attr.train.settings import Evaluation, record
 from implicit_attr.types import ApplyFn, Array, Params
 
@@ -39,11 +39,18 @@ STALLED = (
   '(ReLU) has no second derivative; pass smooth_fn=, the same parameters with '
   'softplus'
 )
+NAN = 'a NaN in the maps of {}: their scores are left out of every mean'
 SOFTENED = (
   'Attacks follow the network with softplus(β) for its rectifiers, which were '
   'found in its jaxpr; every score is of the network itself.'
 )
+NARROW = (
+  'Images of {} are attacked and explained in float32; the network gets {}.'
+)
 LAYOUTS = ('NHWC', 'NCHW')
+COPIES = 2
+"""A step of an attack on a map, in intermediates of the forward pass: XLA's own
+count on a CPU is 2.1 for a CNN and 1.1 for a ResNet with batch norm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +87,8 @@ class Audit:
 def audit(
   apply_fn: Callable[..., Any],
   params: Params,
-  x: Array,
-  y: Array | Sequence[int],
+  x: Array | np.ndarray,
+  y: Array | np.ndarray | Sequence[int],
   *,
   eps: float,
   layout: str | None = None,
@@ -98,7 +105,8 @@ def audit(
   k: float = 0.1,
   steps: int = 20,
   restarts: int = 5,
-  batch_size: int = 64,
+  memory_gb: float = 2.0,
+  batch_size: int | None = None,
 ) -> Audit:
   """Attacks the maps of a network and puts random signs beside each number.
 
@@ -110,14 +118,19 @@ def audit(
   not defined for an image (the map is 0 everywhere) is left out of its mean,
   and the table counts such images.
 
+  Images, radius, steps, maps and scores are float32 (float64 if `x` is), also
+  where parameters, activations, logits or images are bfloat16: the network
+  runs in its own types and is measured as it is.
+
   Args:
     apply_fn: (params, x) -> logits [B, C], or (logits, out). One logit z, as
       [B] or [B, 1], is a binary head: its classes have logits -z/2 and z/2, so
       the sign is the class and the probability sigmoid(z).
     params: what `apply_fn` takes, any tree; leaves that look like running
       statistics are warned of, for they belong into `apply_fn`.
-    x: images [N, H, W, C], 0 to 1; or uint8, which is divided by 255.
-    y: labels [N], integers.
+    x: images [N, H, W, C], 0 to 1; or uint8, which is divided by 255. Of
+      bfloat16 or float16, `apply_fn` is given that type.
+    y: labels [N], integers of any width.
     eps: size of the change, pixel units: 8 / 255, not 8.
     layout: 'NHWC' or 'NCHW', of `x` and of what `apply_fn` takes. Maps and
       arrays of the result are NHWC always.
@@ -135,7 +148,10 @@ def audit(
     k: share of the pixels in a top-k set; the integer 1 is one pixel, 1.0 is
       all of them.
     steps, restarts: of every attack.
-    batch_size: images at a time.
+    memory_gb: what the arrays of the images at a time may take, in 10^9 bytes;
+      the process, parameters and compiled programs come on top.
+    batch_size: images at a time; as many as `memory_gb` has room for if None.
+      Starts and signs are drawn anew for each of these batches.
 
   Raises:
     InputError: images or labels that do not fit, values outside 0 to 1, an
@@ -147,32 +163,41 @@ def audit(
     'similarities': tuple(similarities),
     'options': {m: dict(o) for m, o in options.items()}, 'target': target,
     'eps': eps, 'norm': norm, 'k': k, 'steps': steps, 'restarts': restarts,
-    'batch_size': batch_size,
+    'batch_size': 1 if batch_size is None else batch_size,
   }  # fmt: skip
-  settings = record(Evaluation, '', given)
-  settings.check('')
-  x, y, notes = np.asarray(x), np.asarray(y), ()
-  if x.dtype == np.uint8:
-    x, notes = x / np.float32(255), ('Images of uint8 were divided by 255.',)
-  x = _channels_last(x, layout)
-  inputs.check(x, y, eps=eps, norm=norm, bounds=(0.0, 1.0))
-  most = math.sqrt(x[0].size)
+  record(Evaluation, '', given).check('')
+  errors.number('memory_gb', memory_gb, 0, open_low=True)
+  images, labels, notes = np.asarray(x), np.asarray(y), ()
+  if images.dtype == np.uint8:
+    images = images / np.float32(255)
+    notes = ('Images of uint8 were divided by 255.',)
+  images, kind = _channels_last(images, layout), images.dtype
+  if jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4:
+    images, notes = images.astype(np.float32), (NARROW.format(kind, kind),)
+  inputs.check(images, labels, eps=eps, norm=norm, bounds=(0.0, 1.0))
+  most = math.sqrt(images[0].size)
   errors.require(
     'eps', eps, eps <= most,
     f'in pixel units, at most {most:g}, the diagonal of the box: 8/255, not 8',
   )  # fmt: skip
   warn_of_state('params', params)
-  into = _standardised(mean, std, layout, x.shape[-1])
+  into = _standardised(mean, std, layout, images.shape[-1], kind)
   network = _with_out(apply_fn, into)
-  logits, _ = network(params, jnp.asarray(x[:1]))
+  logits, _ = jax.eval_shape(network, params, images[:1])
   errors.require(
-    'y', int(y.max()), int(y.max()) < logits.shape[-1],
+    'y', int(labels.max()), int(labels.max()) < logits.shape[-1],
     f'labels < {logits.shape[-1]}',
   )  # fmt: skip
   smooth = smooth_fn and _with_out(smooth_fn, into)
-  if smooth is None and _softens(network, params, x[:1]):
+  if smooth is None and _softens(network, params, images[:1]):
     smooth, notes = graph.softened(network), (*notes, SOFTENED)
-  batch = {'image': x, 'label': y.astype(np.int32)}
+  one = memory.of_an_image(
+    network, params, images.shape[1:], jnp.result_type(images)
+  )
+  room = memory_gb * 1e9 // (COPIES * one)
+  given |= _sizes(batch_size, given['options'], len(images), room)
+  settings = record(Evaluation, '', given)
+  batch = {'image': images, 'label': labels.astype(np.int32)}
   if mask is not None:
     batch['mask'] = np.asarray(mask)
   rows, arrays = [], {}
@@ -183,6 +208,10 @@ def audit(
   stuck = sorted({r['attribution'] for r in rows if r['n_stalled']})
   if stuck:
     warnings.warn(STALLED.format(', '.join(stuck)), stacklevel=2)
+  broken = {r['attribution']: r['n_nan'] for r in rows if r['n_nan']}
+  if broken:
+    shown = ', '.join(f'{name} ({n} images)' for name, n in broken.items())
+    warnings.warn(NAN.format(shown), stacklevel=2)
   return Audit(rows, arrays, given, notes)
 
 
@@ -199,8 +228,22 @@ def _channels_last(x: np.ndarray, layout: str | None) -> np.ndarray:
   return np.moveaxis(x, 1, -1) if layout == 'NCHW' else x
 
 
+def _sizes(
+  batch_size: int | None, options: dict[str, Any], n: int, room: float
+) -> dict[str, Any]:
+  """Images at a time, and points of a path at a time, if `room` images fit."""
+  if batch_size is None:
+    parts = math.ceil(n / max(1, room))
+    batch_size = math.ceil(n / parts)
+  path = options.get('integrated_gradients', {})
+  chunk = max(1, int(room // batch_size))
+  if 'chunk' not in path and chunk < path.get('steps', 16):
+    options = options | {'integrated_gradients': {**path, 'chunk': chunk}}
+  return {'batch_size': batch_size, 'options': options}
+
+
 def _standardised(
-  mean: Any, std: Any, layout: str | None, channels: int
+  mean: Any, std: Any, layout: str | None, channels: int, kind: np.dtype
 ) -> Callable[[Array], Array]:
   """What turns images [B, H, W, C] in pixel units into a network's input."""
   mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
@@ -213,6 +256,8 @@ def _standardised(
   def into(x: Array) -> Array:
     if mean.any() or (std != 1).any():
       x = ((x - mean) / std).astype(x.dtype)
+    if kind.itemsize < 4:
+      x = x.astype(kind)
     return jnp.moveaxis(x, -1, 1) if layout == 'NCHW' else x
 
   return into
@@ -226,6 +271,7 @@ def _with_out(
   def apply_fn(params, x, *args, **kwargs):
     result = fun(params, into(x), *args, **kwargs)
     logits, out = result if isinstance(result, tuple) else (result, {})
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if logits.shape in ((len(x),), (len(x), 1)):
       z = logits.reshape(-1, 1) / 2
       logits = jnp.concatenate([-z, z], axis=-1)
@@ -234,7 +280,7 @@ def _with_out(
   return apply_fn
 
 
-def _softens(network: ApplyFn, params: Params, x: Array) -> bool:
+def _softens(network: ApplyFn, params: Params, x: np.ndarray) -> bool:
   """Whether there are rectifiers in `network` that softplus can replace."""
   try:
     jax.eval_shape(graph.softened(network), params, x, np.float32(1))

@@ -62,7 +62,7 @@ def number(
   `open_low` excludes `low` itself; `integer` excludes fractions. Numbers of
   numpy count, booleans are no numbers, nor are integers beyond all floats.
   """
-  kind = numbers.Integral if integer else numbers.Real
+  kind: Any = numbers.Integral if integer else numbers.Real
   ok = isinstance(value, kind) and not isinstance(value, bool)
   ok = ok and _finite(value) and low <= value <= high
   ok = ok and not (open_low and value == low)

@@ -9,7 +9,9 @@ import zlib
 import jax
 
 
-def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
+def stream(
+  seed: int | jax.typing.ArrayLike, name: str, step: int | jax.Array = 0
+) -> jax.Array:
   """The typed key of stream `name` at `step`; `step` may be traced."""
   key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
   return jax.random.fold_in(key, step)

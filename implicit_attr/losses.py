@@ -9,6 +9,7 @@ of 17 on, nothing is subtracted here, and 1 - p_y = σ(others - z_y).
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -90,8 +91,9 @@ def check_labels(logits: Array, labels: Array, field: str = 'labels') -> None:
   Labels are looked at where their values are known, that is outside of jit.
   """
   shape = jnp.shape(logits)
+  *_, classes = 0, *shape
   errors.require(
-    'logits.shape', shape, len(shape) > 0 and shape[-1] > 1,
+    'logits.shape', shape, classes > 1,
     '[B, C] with C > 1; write a single logit z as two, [0, z]',
   )  # fmt: skip
   given = jnp.shape(labels)
@@ -100,7 +102,7 @@ def check_labels(logits: Array, labels: Array, field: str = 'labels') -> None:
     values = np.asarray(labels)
     low, high = int(values.min()), int(values.max())
     errors.require(field, low, low >= 0, 'labels >= 0')
-    errors.require(field, high, high < shape[-1], f'labels < {shape[-1]}')
+    errors.require(field, high, high < classes, f'labels < {classes}')
 
 
 def _chosen(logits: Array, labels: Array) -> Array:

@@ -42,9 +42,7 @@ _LANES = flags.DEFINE_integer(
   'lanes', 1, 'how many arms of a sweep train at once, as one program'
 )
 _BUDGET = flags.DEFINE_float(
-  'budget',
-  None,
-  'seconds for a sweep: seed by seed, as far as arms end in time',
+  'budget', None, 'seconds for a sweep: seed by seed, while arms end in time'
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one process of several: one per host of a pod, or GPU'
@@ -117,6 +115,7 @@ def main(_) -> int:
   config = _CONFIG.value.to_dict() if _CONFIG.value else None
   if mode == 'evaluate':
     config = records.continued(workdir, config)
+  assert config is not None  # `parse` asks for one to train
   lanes = run.build([config])  # before there is a folder
   job = run.train if mode == 'train' else run.evaluate
   with lock.lock(workdir) if first else contextlib.nullcontext(True) as ours:
@@ -171,6 +170,7 @@ def located(name: str) -> str:
   files = {f.relative_to(CONFIGS) for f in CONFIGS.rglob('*.py')}
   known = {f.with_suffix('').as_posix() for f in files} - {'common'}
   errors.choose('--config', path, {*known, 'a file'})
+  raise FileNotFoundError(path)  # somebody calls theirs 'a file'
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -257,7 +257,7 @@ def _refuse(error: Exception) -> NoReturn:
 def _talk() -> None:
   """Our own lines with the time of day; of other libraries only warnings."""
   for stream in (sys.stdout, sys.stderr):  # λ where only ASCII can be shown
-    stream.reconfigure(errors='backslashreplace')
+    stream.reconfigure(errors='backslashreplace')  # pyright: ignore[reportAttributeAccessIssue]
   absl_logging.set_verbosity(absl_logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

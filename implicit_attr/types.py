@@ -28,7 +28,7 @@ Mvp = Callable[[Tree], Tree]
 class ApplyFn(Protocol):
   """The only view of a network outside `models`: any framework fits."""
 
-  def __call__(self, params: Params, x: Array) -> tuple[Array, dict]:
+  def __call__(self, params: Params, x: Array, /) -> tuple[Array, dict]:
     """x [B, ...] -> (logits [B, C], out), `out` a dict of intermediates."""
     ...
 

@@ -11,6 +11,7 @@ import pytest
 
 from implicit_attr import errors
 from implicit_attr.audit import audit
+from implicit_attr.runtime import memory
 
 FEW = {
   'attributions': ('gradient',), 'steps': 5, 'restarts': 1, 'batch_size': 8
@@ -48,8 +49,8 @@ def test_without_a_radius_every_map_is_unchanged(problem):
 def test_the_attack_moves_maps_further_than_random_signs_do(problem):
   result = audit(network(jnp.tanh), *problem, eps=0.1, **FEW)
   topk = {row['attack']: row['metrics']['topk']['mean'] for row in result.rows}
-  assert topk['topk'] < topk['random_sign'] - 0.05
-  assert f'{topk["topk"]:.3f}' in str(result)
+  assert topk['border'] < topk['random_sign'] - 0.05
+  assert f'{topk["border"]:.3f}' in str(result)
 
 
 def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
@@ -70,8 +71,8 @@ def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
     assert own.rows[0]['n_stalled'] == 0, name
     assert 'softplus(β) for its rectifiers' in str(own)
     np.testing.assert_allclose(
-      own.arrays['score/gradient/topk/topk'],
-      by_hand.arrays['score/gradient/topk/topk'],
+      own.arrays['score/gradient/border/topk'],
+      by_hand.arrays['score/gradient/border/topk'],
       atol=1e-5, err_msg=name,
     )  # fmt: skip
   assert 'softplus' not in str(by_hand)
@@ -108,7 +109,7 @@ def test_the_layout_of_images_changes_no_number():
   with pytest.raises(errors.InputError, match="layout='NCHW'"):
     audit(first, params, turned, y, eps=0.1, **FEW)
   found = audit(first, params, turned, y, eps=0.1, layout='NCHW', **FEW)
-  for name in ('map/gradient/clean', 'score/gradient/topk/topk'):
+  for name in ('map/gradient/clean', 'score/gradient/border/topk'):
     np.testing.assert_allclose(
       found.arrays[name], last.arrays[name], rtol=1e-4, atol=1e-6
     )
@@ -180,6 +181,8 @@ def test_the_truth_where_known_is_compared_with_the_map(problem):
     ({'y': lambda y: y.astype(float)}, 'y.dtype'),
     ({'norm': 'l3'}, 'norm='),
     ({'steps': 0}, 'steps='),
+    ({'batch_size': 0}, 'batch_size='),
+    ({'memory_gb': 0.0}, 'memory_gb='),
   ],
 )
 def test_bad_input_is_one_line_with_its_name(problem, change, message):
@@ -204,8 +207,105 @@ def test_logits_alone_lists_and_uint8_are_taken(problem):
   assert 'uint8' not in str(plain)
 
 
+@pytest.mark.parametrize('images', ['float32', 'bfloat16'])
+def test_a_bfloat16_network_is_attacked_and_explained_in_float32(
+  problem, images
+):
+  params, x, y = problem
+  half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+  seen = set()
+
+  def apply_fn(params, x):
+    seen.add(str(x.dtype))
+    return network(jnp.tanh)(params, x.astype(jnp.bfloat16))[0]
+
+  wide = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
+  result = audit(apply_fn, half, x.astype(images), y, eps=0.1, **FEW)
+  assert seen == {images}
+  assert (images in str(result)) == (images != 'float32')
+  given = result.arrays['images'].astype(np.float32)
+  for name in ('map/gradient/clean', 'adv/gradient/border'):
+    assert result.arrays[name].dtype == np.float32
+  moved = result.arrays['adv/gradient/border'] - given
+  assert 0.09 < np.abs(moved).max() <= 0.1 + 1e-6
+  # Two digits less in the network: another walk, no other finding.
+  for row, like in zip(result.rows, wide.rows, strict=True):
+    left, usual = (r['metrics']['topk']['mean'] for r in (row, like))
+    assert abs(left - usual) < 0.15
+
+
+@pytest.mark.parametrize(
+  ('shape', 'kind'), [((5, 8, 2), 'float32'), ((9, 4, 4), 'float16')]
+)
+def test_images_of_any_sides_and_two_or_four_channels(shape, kind):
+  draw = np.random.default_rng(2)
+  n = int(np.prod(shape))
+  params = {
+    'w': jnp.array(draw.normal(size=(n, 16)), jnp.float32),
+    'v': jnp.array(draw.normal(size=(16, 3)), jnp.float32),
+  }
+  x = draw.random((3, *shape), np.float32).astype(kind)
+  y = np.asarray(jnp.argmax(network(jnp.tanh)(params, x)[0], -1))
+  result = audit(network(jnp.tanh), params, x, y, eps=0.1, **FEW)
+  assert result.arrays['map/gradient/border'].shape == x.shape
+  assert result.arrays['map/gradient/border'].dtype == np.float32
+  assert [row['n'] for row in result.rows] == [3, 3]
+
+
+def test_memory_of_an_image_is_every_intermediate_and_no_parameter(problem):
+  params, *_ = problem
+  bytes_of = lambda fun: memory.of_an_image(fun, params, (8, 8, 1), jnp.float32)
+  numbers = 64 + 16 + 16 + 3  # flat, h, tanh(h), logits
+  assert bytes_of(network(jnp.tanh)) == 4 * numbers
+  assert bytes_of(jax.jit(network(jnp.tanh))) == 4 * numbers
+  half = lambda p, x: network(jnp.tanh)(jax.tree.map(jnp.bfloat16, p), x)
+  assert bytes_of(half) == 4 * numbers
+  loop = lambda p, x: jax.lax.fori_loop(0, 7, lambda _, z: jnp.sin(z), x)
+  assert bytes_of(loop) == pytest.approx(7 * 4 * 64, rel=0.01)
+
+
+def test_images_at_a_time_follow_from_the_memory_and_change_no_number(problem):
+  given = {**FEW, 'attributions': ('integrated_gradients',)}
+  given = {**given, 'batch_size': None, 'steps': 2, 'eps': 0.1}
+  one = 4 * (64 + 16 + 16 + 3)
+  whole = audit(network(jnp.tanh), *problem, **given)
+  assert whole.settings['batch_size'] == 12
+  assert 'chunk' not in whole.settings['options']['integrated_gradients']
+  parts = audit(
+    network(jnp.tanh), *problem, memory_gb=2 * one * 10 / 1e9, **given
+  )
+  # Ten would leave two for a second turn: six and six.
+  assert parts.settings['batch_size'] == 6
+  assert parts.settings['options']['integrated_gradients']['chunk'] == 1
+  for name, a in whole.arrays.items():  # the first batch of both draws alike
+    if name.startswith(('map', 'score')):
+      np.testing.assert_allclose(
+        parts.arrays[name][:6], a[:6], rtol=1e-3, atol=1e-4, err_msg=name
+      )
+
+
+def test_maps_with_a_nan_are_counted_shown_and_warned_of(problem):
+  params, x, y = problem
+
+  def apply_fn(params, x):
+    logits, out = network(jnp.tanh)(params, x)
+    broken = x[:, 0, 0] > 0.99
+    return logits * jnp.where(broken, jnp.nan, 1.0), out
+
+  x = np.minimum(x, 0.5)
+  x[4, 0, 0] = 1.0
+  y = np.asarray(jnp.argmax(network(jnp.tanh)(params, x)[0], -1))
+  with pytest.warns(UserWarning, match=r'a NaN .* gradient \(1 images\)'):
+    result = audit(apply_fn, params, x, y, eps=0.1, **FEW)
+  for row in result.rows:
+    assert row['n_nan'] == 1
+    assert row['metrics']['topk']['n'] == 11
+  head, attack, _ = str(result).splitlines()
+  assert 'nan' in head.split() and '  1  ' in attack
+
+
 def test_the_table_tells_one_pixel_from_all_of_them(problem):
-  given = FEW | {'eps': 0.1, 'steps': 1}
+  given = FEW | {'eps': 0.1, 'steps': 1, 'objectives': ('topk',)}
   one = audit(network(jnp.tanh), *problem, k=1, **given)
   with pytest.warns(UserWarning, match='no attack gradient'):
     every = audit(network(jnp.tanh), *problem, k=1.0, **given)

@@ -19,7 +19,7 @@ class Ball(NamedTuple):
   x: Array  # [B, H, W, C]
   eps: Array  # [], radius; for 'l0' a number of pixels
   norm: str
-  bounds: tuple[float, float]
+  bounds: tuple[float | Array, float | Array]
   mask: Array | None = None  # [B, H, W] or [H, W], for 'patch' only
 
 
@@ -50,6 +50,7 @@ def _l0(delta: Array, eps: Array, mask: Array | None) -> Array:
 
 
 def _patch(delta: Array, eps: Array, mask: Array | None) -> Array:
+  assert mask is not None  # `ball` asks for one
   mask = jnp.broadcast_to(mask, delta.shape[:-1])[..., None]
   return jnp.where(mask, jnp.clip(delta, -eps, eps), 0)
 
@@ -67,7 +68,7 @@ def ball(
   *,
   eps: float | Array,
   norm: str = 'linf',
-  bounds: tuple[float, float] = (0.0, 1.0),
+  bounds: tuple[float | Array, float | Array] = (0.0, 1.0),
   mask: Array | None = None,
 ) -> Ball:
   """The images within `eps` of x under `norm` and within `bounds`.

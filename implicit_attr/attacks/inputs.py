@@ -14,8 +14,8 @@ from implicit_attr.types import Array
 
 
 def check(
-  x: Array,
-  y: Array,
+  x: Array | np.ndarray,
+  y: Array | np.ndarray,
   *,
   eps: float | Array,
   norm: str,

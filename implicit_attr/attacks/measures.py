@@ -43,7 +43,7 @@ of signed ones."""
 
 
 def make(
-  name: str, clean: Array, *, k: int | float, objective: MapScore
+  name: str, clean: Array, *, k: int | float, objective: MapScore | None
 ) -> MapScore:
   """The measure `name`; 'objective' judges by the attack's own objective.
 
@@ -51,4 +51,7 @@ def make(
     InputError: an unknown name.
   """
   errors.choose('select', name, [*MEASURES, 'objective'])
-  return objective if name == 'objective' else MEASURES[name](clean, k)
+  if name == 'objective':
+    assert objective is not None  # only who has one lets it be chosen
+    return objective
+  return MEASURES[name](clean, k)

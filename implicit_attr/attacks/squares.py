@@ -128,7 +128,8 @@ def random_search(
 
   nothing = jnp.zeros(x.shape[0], bool)
   best = search.Best(x, start_score, nothing, ~nothing)
-  side = jnp.asarray(sides(queries, *x.shape[1:3], area))
+  _, height, width, _ = x.shape
+  side = jnp.asarray(sides(queries, height, width, area))
   (_, _, best), curve = jax.lax.scan(
     query, (x, start_value, best), (jnp.arange(queries), side)
   )

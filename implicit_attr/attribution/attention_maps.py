@@ -110,7 +110,7 @@ def value_norm(
   i = block_of(layer, len(out['attention']))
   a = out['attention'][i]
   if readout == 'cls':
-    a, rows = attention.first(a), rows[:, :1]
+    a, rows = a[:, :, :1], rows[:, :1]
   norms = attention_norms.value_norms(
     a, out['values'][i], out['projections'][i]
   )
@@ -166,7 +166,8 @@ def alti(
   for *block, tokens in reversed(
     list(zip(*(out[n] for n in names[:3]), before, strict=True))
   ):
+    a, values, projections = block
     rows = jnp.einsum(
-      'bki,bij->bkj', rows, attention_norms.alti(*block, tokens)
+      'bki,bij->bkj', rows, attention_norms.alti(a, values, projections, tokens)
     )
   return image_tokens(rows[:, 0], readout)

@@ -52,7 +52,7 @@ def seen(
   x, y = check(apply_fn, params, x, y)
   check_images(x)
   errors.choose('readout', readout, READOUTS)
-  names = {*names, *([] if target is None else ('values', 'mixed'))}
+  names = [*names, *(() if target is None else ('values', 'mixed'))]
   shapes = per_block(apply_fn, params, x, sorted({'attention', *names}))
   b, _, _, size = shapes['attention'][0].shape
   count = size - (readout == 'cls')

@@ -162,10 +162,11 @@ def _along(x: Array, axis: int, weights: tuple[int, int, int]) -> Array:
   pads = [(0, 0)] * x.ndim
   pads[axis] = (1, 1)
   padded = jnp.pad(x, pads, mode='edge')
-  return sum(
+  before, here, after = (
     w * jax.lax.slice_in_dim(padded, i, i + n, axis=axis)
     for i, w in enumerate(weights)
-  ) / sum(map(abs, weights))
+  )
+  return (before + here + after) / sum(map(abs, weights))
 
 
 def _across(x: Array, axis: int) -> Array:

@@ -127,9 +127,9 @@ def feature_shape(
   """
   out = jax.eval_shape(apply_fn, params, x)[1]
   errors.choose('feature', feature, out)
-  shape = getattr(out[feature], 'shape', None)
-  errors.require('feature', feature, shape is not None, 'one array of `out`')
-  return shape
+  array = hasattr(out[feature], 'shape')
+  errors.require('feature', feature, array, 'one array of `out`')
+  return out[feature].shape
 
 
 def with_offset(
@@ -167,14 +167,13 @@ def with_offset(
   return moved
 
 
-def opened(apply_fn: Callable, keep: Callable | None = None) -> Callable:
+def opened(apply_fn: Callable, keep: Callable = lambda eqn: None) -> Callable:
   """`apply_fn` without calls, save those that `keep` says yes to."""
 
   def flat(*args: Tree) -> Tree:
     closed, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(*args)
     kept = lambda eqn, args, read: bind(eqn, args) if keep(eqn) else None
-    visit = _nothing if keep is None else kept
-    values = run(closed, jax.tree.leaves(args), visit, opens=True)
+    values = run(closed, jax.tree.leaves(args), kept, opens=True)
     return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
   return flat
@@ -186,7 +185,7 @@ def traced(apply_fn: ApplyFn, params: Params, x: Array) -> tuple:
 
 
 def run(
-  closed: core.ClosedJaxpr,
+  closed: Tree,
   args: Sequence[Array],
   visit: Callable,
   *,

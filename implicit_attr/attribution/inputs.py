@@ -5,6 +5,7 @@ of jit.
 """
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,8 +68,13 @@ def check_key(key: Array | None) -> Array:
   Raises:
     InputError: for None and for anything but a typed key.
   """
-  ok = key is not None and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-  errors.require('key', key, ok and key.shape == (), 'a jax.random.key')
+  ok = (
+    key is not None
+    and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    and key.shape == ()
+  )
+  errors.require('key', key, ok, 'a jax.random.key')
+  assert key is not None
   return key
 
 

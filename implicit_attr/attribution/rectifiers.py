@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
@@ -134,16 +135,17 @@ class _Network:
   def __init__(self, jaxpr, consts, inputs, outputs, bind):
     self._bind = bind
     self._known = dict(zip(jaxpr.constvars, consts, strict=True))
-    self._origin = {v: (i, eqn) for i, eqn in enumerate(jaxpr.eqns)
-                    for v in eqn.outvars}  # fmt: skip
+    self._origin: dict[core.Var, tuple] = {
+      v: (i, eqn) for i, eqn in enumerate(jaxpr.eqns) for v in eqn.outvars
+    }
     self._moving = set(inputs)
     for eqn in jaxpr.eqns:
-      if self._moving.intersection(_variables(eqn)):
+      if self._sources(eqn):
         self._moving.update(eqn.outvars)
     self.path: list[core.JaxprEqn] = []
     reached = {v for v in outputs if isinstance(v, core.Var)}
     # An output is used by who asked for it, which is nobody's part.
-    self.uses = {v: [_Outside] for v in reached}
+    self.uses: dict[core.Var, list] = {v: [_Outside] for v in reached}
     for eqn in reversed(jaxpr.eqns):
       held = eqn.primitive.name == 'stop_gradient'
       if (
@@ -193,7 +195,7 @@ class _Network:
     var, roots, members = eqn.outvars[0], self._sources(eqn), []
     while True:
       if len(roots) == 1:
-        meaning = self._meaning(*roots, [*members, var])
+        meaning = self._meaning(next(iter(roots)), [*members, var])
         if meaning is not None:
           return meaning, members
       # min(relu(z), 6) is nothing by itself, and relu6 with z.
@@ -238,7 +240,7 @@ class _Network:
 
     return _named(root, fun)
 
-  def _number(self, var: core.Var | core.Literal) -> np.generic | None:
+  def _number(self, var) -> np.generic | None:
     """The value of a constant, if it is known and the same everywhere."""
     value = self._value(var)
     if value is None or isinstance(value, jax.core.Tracer):
@@ -261,11 +263,13 @@ class _Network:
   def _is_mask(self, var: core.Var) -> bool:
     """Whether it is a comparison's result as a number."""
     _, eqn = self._origin.get(var, (0, None))
-    converted = eqn is not None and eqn.primitive.name == 'convert_element_type'
-    return converted and eqn.invars[0].aval.dtype == bool
+    if eqn is None or eqn.primitive.name != 'convert_element_type':
+      return False
+    return eqn.invars[0].aval.dtype == bool
 
   def _sources(self, eqn: core.JaxprEqn) -> set[core.Var]:
-    return self._moving.intersection(_variables(eqn))
+    used = {v for v in eqn.invars if isinstance(v, core.Var)}
+    return self._moving & used
 
 
 class _Outside:
@@ -274,7 +278,7 @@ class _Outside:
   outvars = (None,)
 
 
-def _named(root: core.Var, fun: Callable) -> Rectifier | str | None:
+def _named(root, fun: Callable) -> Rectifier | str | None:
   """What the elementwise `fun` is: a Rectifier, 'smooth', or None."""
   z = np.linspace(-8, 8, 1025)
   with jax.ensure_compile_time_eval():
@@ -291,9 +295,5 @@ def _named(root: core.Var, fun: Callable) -> Rectifier | str | None:
   return 'smooth' if np.all(jumps < 0.1) else None
 
 
-def _variables(eqn: core.JaxprEqn) -> list[core.Var]:
-  return [v for v in eqn.invars if isinstance(v, core.Var)]
-
-
-def _floating(var: core.Var | core.Literal) -> bool:
+def _floating(var) -> bool:
   return jnp.issubdtype(var.aval.dtype, jnp.floating)

@@ -15,6 +15,7 @@ for any network whose `out` has what `attention_outputs` names and 'queries',
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def _tokens(apply_fn, params, x, y, target, readout, rules) -> Array:
   out, _ = seen(
     apply_fn, params, x, y, readout=readout, names=[*names, 'tokens']
   )
-  tokens = out['tokens']
+  tokens: Any = out['tokens']  # one array, where others are one a block
 
   def total(x: Array, offset: Array) -> Array:
     # `tokens` is one array; `rewired` wants one for each block.
@@ -177,8 +178,8 @@ def weight_relevance(
   shapes = per_block(apply_fn, params, x, NAMES)['attention']
   rules = _rules(_has_factors(apply_fn, params, x))
 
-  def moved(both: tuple, x: Array) -> tuple[Array, dict]:
-    params, offsets = both
+  def moved(params: tuple, x: Array) -> tuple[Array, dict]:
+    params, offsets = params
 
     def mixed(block: int, read, old) -> Array:
       return associated(read('attention') + offsets[block], read('values'))

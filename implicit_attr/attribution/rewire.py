@@ -45,7 +45,7 @@ def per_block(
       'apply_fn', 'a network', ok and bool(entry),
       f'one with attention, whose out has {name!r}, for this method',
     )  # fmt: skip
-    shapes[name] = entry if name == 'tokens' else tuple(entry)
+    shapes[name] = tuple(entry or ()) if name != 'tokens' else entry
   counts = {n: len(s) for n, s in shapes.items() if n != 'tokens'}
   same = len(set(counts.values())) == 1
   errors.require('out', counts, same, 'as long for every name')
@@ -132,7 +132,8 @@ class _Demand:
   def __call__(self, var: core.Var | core.Literal) -> Array:
     if isinstance(var, core.Literal):
       return var.val
-    waiting, order = [var], set()
+    waiting: list[core.Var | core.Literal] = [var]
+    order = set()
     while waiting:
       v = waiting.pop()
       if isinstance(v, core.Literal) or v in self.values or v in order:
@@ -150,7 +151,8 @@ class _Demand:
     if var not in self.replaced:
       return self._old(var)
     rule, block, read = self.replaced[var]
-    return rule(block, read, lambda: self._old(var)).astype(var.aval.dtype)
+    shape: Any = var.aval  # jax types it as any abstract value
+    return rule(block, read, lambda: self._old(var)).astype(shape.dtype)
 
   def _old(self, var: core.Var) -> Array:
     i, eqn, place = self._origin[var]

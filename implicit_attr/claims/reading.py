@@ -195,6 +195,8 @@ def _of_row(
   examples = {}
   for metric in METRICS:
     values = arrays.get(f'score/{name}/{attack}/{metric}')
+    if values is None or right is None:
+      continue
     if np.shape(values) == np.shape(right) != ():
       examples[metric] = np.where(right, values.astype(float), np.nan)
   attention = name in attribution.ATTENTION_METHODS
@@ -224,15 +226,15 @@ def _measured(run: Run, step: int | None, target: str) -> Record:
     'w1_norm': 'param/w1_norm', 'input_lambda': f'{prefix}/lambda_max',
     'normalized_curvature': f'{prefix}/normalized_curvature',
   }  # fmt: skip
-  step = float('nan') if step is None else step
+  at = float('nan') if step is None else step
   measured = {}
   for name, key in keys.items():
     steps, values = run.series(key)
-    values = values[(steps <= step) & np.isfinite(values)]
+    values = values[(steps <= at) & np.isfinite(values)]
     measured[name] = float(values[-1]) if values.size else float('nan')
   # Rates, not the clock: a run may have been resumed.
   rates = run.series('time/steps_per_s')[1]
   rates = rates[rates > 0]
-  seconds = step / rates[-1] if rates.size else float('nan')
+  seconds = at / rates[-1] if rates.size else float('nan')
   speed = -float(np.log(seconds)) if seconds > 0 else float('nan')
   return measured | {'speed': speed}

@@ -1,11 +1,13 @@
 """Intervals over seeds and examples, and correlations clustered by setting."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 LEVEL = 0.95
+
+Column = Sequence[float] | np.ndarray
 
 
 class Estimate(NamedTuple):
@@ -70,8 +72,8 @@ def paired_mean(differences: np.ndarray, null: float = 0.0) -> Estimate:
 
 
 def within_settings(
-  cause: Sequence[float],
-  effect: Sequence[float],
+  cause: Column,
+  effect: Column,
   setting: Sequence,
   seed: Sequence,
 ) -> Estimate:
@@ -100,7 +102,8 @@ def within_settings(
     left, free = table[use] - design @ fit, int(use.sum() - rank)
     if free < 4 or (np.ptp(left, 0) <= 1e-9 * np.ptp(table[use], 0)).any():
       return float('nan'), free
-    return float(stats.spearmanr(*left.T).statistic), free
+    rho: Any = stats.spearmanr(*left.T)
+    return float(rho.statistic), free
 
   n = len(table)
   rho, free = correlation(np.ones(n, bool)) if n else (float('nan'), 0)
@@ -117,7 +120,7 @@ def within_settings(
 
 
 def between_settings(
-  cause: Sequence[float], effect: Sequence[float], given: np.ndarray,
+  cause: Column, effect: Column, given: np.ndarray,
   setting: Sequence,
 ) -> Estimate:  # fmt: skip
   """Partial rank correlation over the means of settings.
@@ -136,7 +139,7 @@ def between_settings(
 
 
 def partial_spearman(
-  cause: Sequence[float], effect: Sequence[float], given: np.ndarray
+  cause: Column, effect: Column, given: np.ndarray | tuple[()]
 ) -> Estimate:
   """Rank correlation of two columns, with others held fixed.
 

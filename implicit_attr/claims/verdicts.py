@@ -182,7 +182,9 @@ def _contrasts(
   plus = groups(_having(records, claim.plus), fields)
   less = groups(_having(records, claim.minus or {}), fields)
   for factor, (values, chosen) in itertools.product(FACTORS, plus.items()):
-    each = groups(chosen, (claim.each,)) if claim.each else {(): chosen}
+    each: dict[tuple, list[Record]] = {(): chosen}
+    if claim.each:
+      each = groups(chosen, (claim.each,))
     for extra, part in each.items():
       against = less.get(values, []) if claim.minus is not None else None
       if len({record[factor] for record in part}) < 2:
@@ -190,7 +192,8 @@ def _contrasts(
       if not any(np.isfinite(r.get(claim.quantity, np.nan)) for r in part):
         continue
       where = {'factor': factor, **dict(zip(fields, values, strict=True))}
-      where |= dict(zip((claim.each,), extra, strict=False))
+      if claim.each:
+        where[claim.each] = extra[0]
       yield _contrast(claim, where, part, against, absent)
 
 
@@ -274,7 +277,7 @@ def _link(
       column = table[:, i]
       column[column <= 0] = np.nan
       table[:, i] = np.log(column)
-  here = np.isfinite(table).all(1)
+  here = np.asarray(np.isfinite(table).all(1))
   table, runs = table[here], [r for r, ok in zip(runs, here, strict=True) if ok]
   setting = [repr([r.get(f) for f in SETTINGS]) for r in runs]
   if given:

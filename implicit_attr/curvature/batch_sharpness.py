@@ -40,7 +40,7 @@ def batch_sharpness(
     sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(grad)]
     unit = numerics.power_of_two(jnp.stack(sizes), 0)[0]
     grad = jax.tree.map(lambda g: g / unit.astype(g.dtype), grad)
-    square = optax.tree.vdot(grad, grad)
+    square = jnp.asarray(optax.tree.vdot(grad, grad))
     form = products.second_derivative(loss, params, grad)
     return form / jnp.where(square > 0, square, 1)
 
@@ -92,4 +92,5 @@ def count_batches(batches: Tree, least: int) -> int:
     count is not None and count >= least,
     f'stacked along one common first axis, at least {least} of them',
   )
+  assert count is not None
   return count

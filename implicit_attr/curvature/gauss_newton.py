@@ -48,7 +48,8 @@ def residual_part(model: Model, loss: OutputLoss, x: Tree) -> Mvp:
     InputError: as `gauss_newton`.
   """
   slope = jax.grad(loss)(model(x))
-  return products.linearize_hvp(lambda x: optax.tree.vdot(slope, model(x)), x)
+  held = lambda x: jnp.asarray(optax.tree.vdot(slope, model(x)))
+  return products.linearize_hvp(held, x)
 
 
 def split(model: Model, loss: OutputLoss, x: Tree) -> tuple[Mvp, Mvp]:

@@ -128,7 +128,7 @@ def run_until(
     clean |= jnp.any(closest <= jnp.finfo(v0.dtype).eps ** 0.25)
     return state, jnp.any(residuals > tol * jnp.abs(values)), clean
 
-  first = (start(v0, order), True, jnp.array(False))
+  first = (start(v0, order), jnp.array(True), jnp.array(False))
   return jax.lax.while_loop(wait, advance, first)[0]
 
 
@@ -242,7 +242,8 @@ def _orthonormalise(
     return v, jnp.where(lost, 0, shrunk), again, passes + 1
 
   one = jnp.ones_like(floor)
-  v, length, _, _ = jax.lax.while_loop(unclean, clean, (w, one, True, 0))
+  first = (w, one, jnp.array(True), jnp.array(0))
+  v, length, _, _ = jax.lax.while_loop(unclean, clean, first)
   return v, length
 
 

@@ -8,6 +8,7 @@ mode, never finite differences.
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from implicit_attr import errors, numerics

@@ -45,7 +45,7 @@ def rademacher(key: Array, like: Tree) -> Tree:
   return jax.tree.unflatten(treedef, parts)
 
 
-def signs(key: Array, size: int, dtype: jnp.dtype) -> Array:
+def signs(key: Array, size: int, dtype: jax.typing.DTypeLike) -> Array:
   """Independent ±1, [size], every random bit used.
 
   `jax.random.rademacher` spends a word of 32 bits on each: a third of the time
@@ -150,7 +150,8 @@ def sampled_moments(
 def vdot(a: Tree, b: Tree) -> Array:
   """Inner product of two trees, summed in float32 at least."""
   wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-  return optax.tree.vdot(jax.tree.map(wide, a), jax.tree.map(wide, b))
+  product = optax.tree.vdot(jax.tree.map(wide, a), jax.tree.map(wide, b))
+  return jnp.asarray(product)
 
 
 def mean_and_stderr(samples: Array) -> tuple[Array, Array]:

@@ -4,6 +4,8 @@
 Digits" (Alpaydin, Kaynak 1998), 8x8 pixels with values 0 to 16, ten classes.
 """
 
+from typing import Any
+
 import numpy as np
 
 from implicit_attr.data import cache
@@ -42,7 +44,7 @@ def digits(split: str) -> Stored:
 def _from_sklearn() -> dict[str, np.ndarray]:
   from sklearn.datasets import load_digits
 
-  raw = load_digits()
+  raw: Any = load_digits()  # a Bunch, unless asked for a pair
   return {
     'image': raw.images.astype(np.uint8)[..., None],
     'label': raw.target.astype(np.uint8),

@@ -65,7 +65,9 @@ def folder(name: str, path: pathlib.Path) -> tuple[Columns, Columns]:
     {kind: arrays[f'{prefix}{kind}'] for kind in ('image', 'label')}
     for prefix in parts
   ]
-  return tuple(splits) if test is not None else divided(name, splits[0])
+  if test is None:
+    return divided(name, splits[0])
+  return splits[0], splits[1]
 
 
 def _shown(path: pathlib.Path) -> bool:

@@ -96,8 +96,9 @@ def planted(
   for root in roots(data_dir):
     if (root / inside / 'dataset_info.json').is_file():
       return root / inside
-  use_given = data_dir is not None and cache.writable(data_dir)
-  root = data_dir if use_given else cache.root() / 'tfds'
+  root = cache.root() / 'tfds'
+  if data_dir is not None and cache.writable(data_dir):
+    root = data_dir
   errors.require(
     'data.data_dir',
     None if data_dir is None else str(data_dir),

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 import shutil
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -59,12 +59,14 @@ class Planted(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    counts = {'train': self.builder_config.examples}
+    config: Any = self.builder_config
+    counts = {'train': config.examples}
     counts['test'] = counts['train'] // 4
     return {k: self._generate_examples(k, n) for k, n in counts.items()}
 
   def _generate_examples(self, split, count):
-    level = planted.DIFFICULTIES[self.builder_config.difficulty]
+    config: Any = self.builder_config
+    level = planted.DIFFICULTIES[config.difficulty]
     key = 0
     for block in planted.blocks(level, split, count):
       for row in range(len(block['label'])):
@@ -96,15 +98,16 @@ def open_split(folder: pathlib.Path, split: str) -> Stored:
   Raises:
     InputError: it is not a set of fixed-size uint8 images with class labels.
   """
-  builder = tfds.builder_from_directory(folder)
+  builder: Any = tfds.builder_from_directory(folder)
   features = builder.info.features
   columns = {n: features[n] for n in features}
   image, label = columns.get('image'), columns.get('label')
+  shape: Any = getattr(image, 'shape', ())
   fits = (
     isinstance(label, tfds.features.ClassLabel)
     and isinstance(image, tfds.features.Tensor | tfds.features.Image)
-    and len(image.shape) == 3
-    and None not in image.shape
+    and len(shape) == 3
+    and None not in shape
     and image.np_dtype == np.uint8
   )
   errors.require(
@@ -122,8 +125,8 @@ def open_split(folder: pathlib.Path, split: str) -> Stored:
 
   return Stored(
     name=builder.name,
-    num_classes=label.num_classes,
-    shape=image.shape,
+    num_classes=features['label'].num_classes,
+    shape=shape,
     count=len(source),
     white=255,
     fetch=fetch,

@@ -23,8 +23,10 @@ def row(
   attack look stronger than it is. One for which a similarity is not defined
   (a map that is 0 or the same everywhere) is left out of the mean of that
   similarity, whose own n says so, and 'n_undefined' counts such examples.
+  'n_nan' counts maps with a NaN, before or after the attack, among all
+  examples: a network that gives NaN has no class to be right about.
   """
-  right = examples['prediction'] == examples['label']
+  right = np.equal(examples['prediction'], examples['label'])
   part = lambda prefix: {
     key.removeprefix(prefix): value[right]
     for key, value in examples.items()
@@ -33,6 +35,10 @@ def row(
   scores, shares = part(f'score/{attack}/'), part('faithfulness/')
   curves = part(f'radius/{attack}/')
   undefined = np.any([np.isnan(a) for a in scores.values()], axis=0)
+  nan = [
+    np.isnan(examples[f'map/{when}'].reshape(len(right), -1)).any(1)
+    for when in ('clean', attack)
+  ]
   return {
     'attribution': name,
     'attack': attack,
@@ -40,9 +46,10 @@ def row(
     'n': int(right.sum()),
     'n_kept': int(examples[f'kept/{attack}'][right].sum()),
     'n_stalled': int(
-      examples.get(f'stalled/{attack}', right & False)[right].sum()
+      examples.get(f'stalled/{attack}', np.zeros_like(right))[right].sum()
     ),
     'n_undefined': int(undefined.sum()),
+    'n_nan': int((nan[0] | nan[1]).sum()),
     'metrics': {metric: interval(a) for metric, a in scores.items()},
     'faithfulness': {metric: interval(a) for metric, a in shares.items()},
     **(_radii(curves, part('radius/'), settings) if curves else {}),

@@ -38,7 +38,7 @@ def beside(
     what it was?), between which the true share lies; or 'absent', the reason
     why there is none. Arrays with 'certificate/<map>' [n].
   """
-  x = experiment.test_batch(len(arrays['class']))['image']
+  x = np.asarray(experiment.test_batch(len(arrays['class']))['image'])
   radii = {
     name: radius(experiment, state, name, x, arrays['class'])
     for name in dict.fromkeys(row['attribution'] for row in rows)

@@ -7,6 +7,7 @@ the share of the map inside it; each a mean over examples with an interval.
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from implicit_attr import attribution, errors
 from implicit_attr.evaluation import certificates, robustness
@@ -51,7 +52,7 @@ def make_robustness(lanes: Lanes) -> robustness.Robustness:
 
   def smooth_fn(variables, x, beta):
     params, model_state, values = variables
-    smooth = lanes.bind(values).smooth_apply_fn(model_state)
+    smooth: Any = lanes.bind(values).smooth_apply_fn(model_state)
     return smooth(params, x, beta=beta)
 
   # Attention maps read the tokens that the network itself reads.
@@ -190,7 +191,7 @@ def find_all(
   }
   states = {name: state for name, state in states.items() if state}
   errors.require(
-    '--workdir', str(workdir), states,
+    '--workdir', str(workdir), bool(states),
     f'a run that has one of the checkpoints {", ".join(names)}',
   )  # fmt: skip
   return states

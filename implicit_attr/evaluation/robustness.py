@@ -120,13 +120,13 @@ class Robustness:
   ) -> tuple[list[dict], dict]:
     """(rows, arrays) for one params: the attack, and after the last one of a
     map the random signs that all of them stand beside."""
-    examples = {**self._batch, **examples}
+    whole: dict[str, Any] = {**self._batch, **examples}
     last = objective == self._settings.attacks[-1]
     rows = [
-      row(name, attack, examples, self._settings)
+      row(name, attack, whole, self._settings)
       for attack in (objective, *([BASELINE] if last else []))
     ]
-    return rows, arrays(name, objective, examples)
+    return rows, arrays(name, objective, whole)
 
   def check(self, params: Params) -> None:
     """Raises InputError for what a map or an attack refuses, by its shapes."""
@@ -157,7 +157,7 @@ class Robustness:
       self._alike[False].prepare(batch['image'], each, each)
       self._faith[False].prepare(params, batch, labels, each)
 
-  def _chunks(self) -> Iterator[dict]:
+  def _chunks(self) -> Iterator[Batch]:
     for chunk, _ in chunks(self._batch, self._size, self._mesh.size):
       yield chunk
 
@@ -247,8 +247,7 @@ class Robustness:
   def explain(self, name: str, params: Params, x: Array, y: Array) -> Array:
     """The map `name` of x for the classes y, as it is attacked."""
     with numerics.exact():
-      a = self._explain(name, self._apply_fn, params)(x, y)
-    return a.astype(x.dtype)
+      return self._explain(name, self._apply_fn, params)(x, y).astype(x.dtype)
 
   def _explain(self, name: str, apply_fn: ApplyFn, params: Params) -> Explain:
     """The map as a function of x and y, with its noise fixed."""
@@ -284,9 +283,10 @@ class Robustness:
 
   def _surrogate(self, name: str, params: Params) -> attacks.Surrogate | None:
     """x, y, beta -> the map of the smooth network, where there is one."""
-    smooth = lambda beta: functools.partial(self._smooth_fn, beta=beta)
+    fun: Any = self._smooth_fn
+    smooth = lambda beta: functools.partial(fun, beta=beta)
     like = lambda x, y, beta: self._explain(name, smooth(beta), params)(x, y)
-    return like if self._smooth_fn else None
+    return like if fun else None
 
   def _noisy(self, params, x, key, eps) -> dict[str, Array]:
     """Random signs, the same for every map; and what is predicted for x."""

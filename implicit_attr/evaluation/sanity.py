@@ -68,8 +68,10 @@ class Sanity:
       last.
     """
     right, rows, arrays = classes == self._batch['label'], [], {}
-    tests = [{'test': 'parameters', 'replaced': layer} for layer in self.layers]
-    tests.append({'test': 'labels', 'fitted': self.fitted})
+    tests = [
+      *({'test': 'parameters', 'replaced': layer} for layer in self.layers),
+      {'test': 'labels', 'fitted': self.fitted},
+    ]
     for name in self._tests:
       values = arrays[f'sanity/{name}'] = self._run(name, state, classes)
       for test, value in zip(tests, values[:, right], strict=True):

@@ -41,9 +41,10 @@ def similar(
       'cosine': similarity.cosine(clean, changed),
       'pearson': similarity.pearson(clean, changed),
     }
+    before, after = ranked
     if more and clean.ndim == 2:
-      ranked = [attribution.token_pixels(a, x) for a in ranked]
-    return values | {name: MORE[name](*ranked, k) for name in more}
+      before, after = (attribution.token_pixels(a, x) for a in ranked)
+    return values | {name: MORE[name](before, after, k) for name in more}
 
 
 def faithful(

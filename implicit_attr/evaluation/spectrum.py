@@ -94,7 +94,8 @@ class Spectrum:
         moments = curvature.moments(mvp, params, keys[1], draws=4 * DRAWS)
         return moments._asdict()
 
-      numbers = end(mvp, 'top', TOP) | end(mvp, 'bottom', 1) | sizes(mvp)
+      numbers: dict[str, Any] = end(mvp, 'top', TOP) | end(mvp, 'bottom', 1)
+      numbers |= sizes(mvp)
       for name, make_mvp in PARTS.items():
         one = part(make_mvp)
         numbers[name] = end(one, 'top', TOP) | sizes(one)

@@ -30,6 +30,7 @@ def check(workdir: pathlib.Path | None) -> str:
   errors.require(
     '--workdir', str(workdir), state is not None, 'a run with a checkpoint'
   )
+  assert state is not None
   all_of_them = theory.run(workdir)
   network = _of_network(built, state, workdir)
   return f'{all_of_them}\n\nThe network of {workdir.name}:\n{network}'

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 from flax import linen as nn
 
 from implicit_attr import errors
@@ -56,7 +57,8 @@ __all__ = [
 
 def _vit(size: str = 'digits', **options: Any) -> ViT:
   errors.choose('model.size', size, SIZES)
-  return ViT(**(SIZES[size] | options))
+  chosen: dict[str, Any] = SIZES[size] | options
+  return ViT(**chosen)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -14,7 +14,7 @@ does not depend on the others in its batch, and nothing is random.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +170,16 @@ KERNELS: dict[str, Kernel] = _named()
 """What a config's `attention=` takes; linear is elu1_sum."""
 
 
+@overload
+def attend(
+  name: str, q: Array, k: Array, v: Array, *,
+  grid: tuple[int, int] | None = None, return_weights: Literal[False] = False,
+) -> Array: ...  # fmt: skip
+@overload
+def attend(
+  name: str, q: Array, k: Array, v: Array, *,
+  grid: tuple[int, int] | None = None, return_weights: Literal[True],
+) -> tuple[Array, Array]: ...  # fmt: skip
 def attend(
   name: str,
   q: Array,

@@ -19,6 +19,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax

@@ -93,7 +93,7 @@ def cosformer(x: Array, *, grid: tuple[int, int] | None) -> Array:
   return y.reshape(*x.shape[:-1], -1)
 
 
-FEATURE_MAPS: dict[str, Callable[[Array], Array]] = {
+FEATURE_MAPS: dict[str, Callable[..., Array]] = {
   'elu1': elu1,
   'relu': jax.nn.relu,
   'relu2': relu2,

@@ -72,7 +72,7 @@ class Linen:
     # What a network sows is a result, not a state.
     return {k: v for k, v in variables.items() if k != 'intermediates'}
 
-  def call(self, variables, x, train, key):
+  def call(self, variables, x, train, key) -> Any:
     carried = [name for name in variables if name != 'params']
     # Other streams than dropout's fall back on that of the parameters.
     keys = {'params': jax.random.fold_in(key, 1), 'dropout': key}
@@ -216,7 +216,7 @@ def _arguments(module: Any) -> set[str]:
   return set(inspect.signature(type(module).__call__).parameters)
 
 
-def _modes(names: set[str], train: bool) -> dict[str, bool]:
+def _modes(names: set[str], train: bool) -> dict[str, Any]:
   """The arguments among `names` that say in which mode a network is."""
   return {n: v == train for n, v in MODES.items() if n in names}
 

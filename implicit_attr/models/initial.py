@@ -60,7 +60,7 @@ def init(self: nn.Module, rngs: Any, *args: Any, **kwargs: Any) -> dict:
     jax.eval_shape(lambda: nn.Module.init(self, rngs, *args, **kwargs))
   flat = jax.random.normal(key, (counter.used,), jnp.float32)
   with _use(_Supply(flat)):
-    return nn.Module.init(self, rngs, *args, **kwargs)
+    return dict(nn.Module.init(self, rngs, *args, **kwargs))
 
 
 class _Supply:

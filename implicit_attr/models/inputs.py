@@ -15,6 +15,5 @@ Scale = float | tuple[float, ...]
 def standardise(x: Array, mean: Scale, std: Scale) -> Array:
   """(x - mean) / std over the last axis of x [B, ..., C]."""
   shape = (1,) * (x.ndim - 1) + (-1,)
-  mean = jnp.asarray(mean, x.dtype).reshape(shape)
-  std = jnp.asarray(std, x.dtype).reshape(shape)
-  return (x - mean) / std
+  centre = jnp.asarray(mean, x.dtype).reshape(shape)
+  return (x - centre) / jnp.asarray(std, x.dtype).reshape(shape)

@@ -106,7 +106,10 @@ class Own:
         f'({errors.said(e)})'
       ) from e
     errors.require(
-      'model.name', self.path, jax.tree.leaves(params), 'one with parameters'
+      'model.name',
+      self.path,
+      bool(jax.tree.leaves(params)),
+      'one with parameters',
     )
     for logits, _ in results:
       given = getattr(logits, 'shape', type(logits).__name__)

@@ -131,11 +131,10 @@ class ViT(nn.Module):
     q = q / self.temperature
     dense = _dense(self.width, 1.0, f'{name}_out')
     scale = self._scale(f'{name}_scale_0')
-    options: dict[str, Any] = {'grid': grid}
     if train:
-      y = dense(attend(self.attention, q, k, v, **options).reshape(x.shape))
+      y = dense(attend(self.attention, q, k, v, grid=grid).reshape(x.shape))
       return y if scale is None else y * scale, {}
-    o, a = attend(self.attention, q, k, v, return_weights=True, **options)
+    o, a = attend(self.attention, q, k, v, grid=grid, return_weights=True)
     y = dense(o.reshape(x.shape))
     projection = dense.variables['params']['kernel'].reshape(*heads[2:], -1)
     if scale is not None:

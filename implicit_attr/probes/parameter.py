@@ -47,6 +47,7 @@ def parameter_curvature(
     'param/lambda_max_products': top.products,
   }
   if draws:
+    assert key is not None
     mean, stderr = curvature.hessian_trace(mean_loss, params, key, draws=draws)
     measured |= {'param/trace': mean, 'param/trace_se': stderr}
   return measured, jax.tree.map(lambda v: v[0], top.vectors)

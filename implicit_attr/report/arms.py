@@ -99,7 +99,7 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
   if len({trial.objective for trial in tree.trials}) > 1:
     shades = Shades([trial.objective for trial in tree.trials])
     of, what = (lambda trial: trial.objective), 'objective'
-  name, images = tree.leading(), []
+  name, images = tree.leading() or '', []
   chosen = [
     record
     for record in tree.records
@@ -124,7 +124,7 @@ def draw_cost(tree: Tree, folder: pathlib.Path) -> Exhibit:
       *zip(*frontier(points), strict=True), color=canvas.GREY, lw=0.8,
       zorder=0, drawstyle='steps-post',
     )  # fmt: skip
-    canvas.fit_scale(axes.xaxis, [seconds for seconds, _ in points])
+    canvas.fit_scale(axes.xaxis, np.array([seconds for seconds, _ in points]))
     shades.legend(axes, [of(r['trial']) for r in records], what)
     alt = f'{family}: training time against top-k kept'
     images.append(canvas.save(axes.figure, folder, f'cost_{len(images)}', alt))

@@ -28,7 +28,7 @@ ORANGE, PURPLE, SKY = '#E69F00', '#CC79A7', '#56B4E9'
 INK, GREY = '#222222', '#7F7F7F'
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
-_STYLE = {
+_STYLE: dict[Any, dict[str, Any]] = {
   'font': {
     # Comes with matplotlib, so PNGs are always the same; Verdana is as wide.
     'family': ['DejaVu Sans', 'sans-serif'],

@@ -20,7 +20,7 @@ class Shades:
   """
 
   def __init__(self, values: Sequence[Hashable]):
-    self.values = list(dict.fromkeys(values))
+    self.values: list[Any] = list(dict.fromkeys(values))
     self.numbers = all(isinstance(v, int | float) for v in values)
     if self.numbers:
       import matplotlib

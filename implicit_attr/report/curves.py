@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -229,7 +230,7 @@ def _panel(
       marker='o' if sparse and curve.dash == '-' else None,
       label=canvas.maths(curve.label) or None, lw=1.4 if sparse else 1.0,
     )  # fmt: skip
-    bands = [(steps, values - error, values + error)]
+    bands: list[Any] = [(steps, values - error, values + error)]
     if curve.key in between:
       bands.append(between[curve.key])
       lows.append(between[curve.key][1])

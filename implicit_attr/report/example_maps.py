@@ -16,14 +16,16 @@ _SHOWN = 3
 def draw(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:
   """The leading map of a run at each end: smallest rate and largest batch,
   largest rate and smallest batch, of the first group that has both."""
-  name = tree.leading() or tree.leading('attention')
+  name = tree.leading() or tree.leading('attention') or ''
   for trials in tree.groups.values() if name else ():
     pair = _pair(trials)
-    shown = [_shown(trial, name) for trial in pair]
-    if len(shown) == 2 and all(shown):
+    shown = [kept for trial in pair if (kept := _shown(trial, name))]
+    if len(shown) == 2:
       start, goal = (
-        _exhibit(*end, folder / f'ends_{place}')
-        for *end, place in zip(pair, shown, ('start', 'goal'), strict=True)
+        _exhibit(trial, kept, folder / f'ends_{place}')
+        for trial, kept, place in zip(
+          pair, shown, ('start', 'goal'), strict=True
+        )
       )
       caption = (
         'The same, at the other end, where the claim expects maps to stay.'
@@ -36,10 +38,11 @@ def draw(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:
 def _pair(trials: Sequence[Trial]) -> list[Trial]:
   """[where the claim expects the least, where the most]; [] if the same."""
   ended = [t for t in trials if t.status == 'finished']
+  if not ended:
+    return []
   seed = lambda trial: -1 if trial.seed is None else trial.seed
   ends = [
-    min(ended, key=lambda t: (s * t.lr, -s * t.batch, seed(t)), default=None)
-    for s in (1, -1)
+    min(ended, key=lambda t: (s * t.lr, -s * t.batch, seed(t))) for s in (1, -1)
   ]
   return ends if ends[0] is not ends[1] else []
 
@@ -50,7 +53,9 @@ def _shown(trial: Trial, name: str) -> reading.Evaluation | None:
     trial.path, arrays=lambda key: '/' not in key or key.split('/')[1] == name
   )
   evaluation = run.evaluations.get('last')
-  arrays = evaluation.examples if evaluation else {}
+  if evaluation is None:
+    return None
+  arrays = evaluation.examples
   if not {'images', f'map/{name}/clean'} <= set(arrays):
     return None
   first = arrays | {'images': arrays['images'][:_SHOWN]}

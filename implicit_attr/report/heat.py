@@ -7,6 +7,7 @@ scale of colours, so that they can be compared.
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ class _Look:
     self.low = values.min(initial=np.inf)
     self.high = max(values.max(initial=-np.inf), self.low + _LEAST)
 
-  def shade(self, values: np.ndarray) -> np.ndarray:
+  def shade(self, values: np.ndarray | float) -> Any:
     """What is coloured; a logarithm is cut where nothing is left to tell."""
     return np.log(np.maximum(values, 1e-12)) if self._log else values
 

@@ -121,7 +121,7 @@ def tiles(tree: Tree, verdicts: Sequence[claims.Verdict]) -> list[Tile]:
       for cell in cells
       if cell.fields['factor'] == factor and math.isfinite(cell.estimate.value)
     ]
-    if values:
+    if claim and values:
       low, middle, high = (
         ('+' if value > 0 else '') + tables.number(value)
         for value in np.quantile(values, (0, 0.5, 1))
@@ -181,8 +181,9 @@ def _columns(tree: Tree) -> dict[str, Callable[[Trial], Cell]]:
 
 
 def _sorted(value: float | None, write: Callable[[Any], str]) -> Cell:
-  fits = value is not None and math.isfinite(value)
-  return (write(value), value) if fits else ('–', '')
+  if value is None or not math.isfinite(value):
+    return '–', ''
+  return write(value), value
 
 
 def unfinished(tree: Tree) -> list[tuple[str, str, str, str]]:

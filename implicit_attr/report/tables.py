@@ -5,7 +5,7 @@ number under random signs, clean accuracy and faithfulness are beside it.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from implicit_attr.runs.reading import Evaluation, finite
@@ -182,7 +182,7 @@ def robustness(evaluation: Evaluation) -> Table:
   beside = names(rows, 'faithfulness', _FAITHFUL)
   counts = {'n': 'n', 'kept': 'n_kept'} | {
     name: f'n_{name}'
-    for name in ('stalled', 'undefined')
+    for name in ('stalled', 'undefined', 'nan')
     if any(row.get(f'n_{name}') for row in rows)
   }
   proved = any('certificate' in row for row in rows)
@@ -246,7 +246,7 @@ def rules(evaluations: dict[str, Evaluation]) -> Table:
   return Table(head, body)
 
 
-def by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+def by(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
   """Items by what `key` says of them, in order of appearance."""
   groups: dict[Any, list[Any]] = {}
   for item in items:

@@ -1,7 +1,7 @@
 """Courses of curvature in a sweep, run by run, over their training."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from implicit_attr.report.canvas import Exhibit
 from implicit_attr.report.colours import of_runs
 from implicit_attr.report.sweep_runs import Tree, Trial, first
 
-Line = tuple[np.ndarray, np.ndarray]
+Line = Sequence[np.ndarray]
 
 
 def draw(tree: Tree, folder: pathlib.Path) -> list[Exhibit]:

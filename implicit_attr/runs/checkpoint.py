@@ -37,7 +37,7 @@ class Checkpoints:
     InputError: the folder cannot be made or read.
   """
 
-  def __init__(self, folder: pathlib.Path, *, keep: int = 1):
+  def __init__(self, folder: pathlib.Path, *, keep: int | None = 1):
     self.folder = pathlib.Path(folder).absolute()
     policy = ocp.checkpoint_managers.LatestN(keep)
     options = ocp.CheckpointManagerOptions(preservation_policy=policy)

@@ -87,7 +87,8 @@ class Metrics:
       raise errors.InputError(
         f'{str(self._path)!r} cannot be written ({e.strerror or e})'
       ) from e
-    self._mirrors.log(step, clean)
+    if self._mirrors is not None:
+      self._mirrors.log(step, clean)
 
   def close(self) -> None:
     if self._file is not None:
@@ -128,7 +129,8 @@ def good_lines(data: bytes) -> tuple[dict, list[int]]:
       line = records.parsed(raw)
     except ValueError:
       line = None
-    step = line.get('step') if isinstance(line, dict) else None
+    line = line if isinstance(line, dict) else {}
+    step = line.get('step')
     if type(step) is int and 0 <= step < 1 << 53:
       lines[step, 'event' in line] = raw, line
     elif number < len(raws):

@@ -66,7 +66,7 @@ class Wandb:
   hides = False
 
   def __init__(self, workdir: pathlib.Path, name: str, step: int, config: dict):
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     self._run = wandb.init(
       project=PROJECT, name=workdir.name, id=name, config=config,
@@ -86,7 +86,7 @@ class Trackio:
   hides = False
 
   def __init__(self, workdir: pathlib.Path, name: str, step: int, config: dict):
-    import trackio
+    import trackio  # pyright: ignore[reportMissingImports]
 
     self._run = trackio.init(
       project=PROJECT, name=f'{workdir.name}-{name}', config=config,
@@ -106,8 +106,8 @@ class MLflow:
   hides = False
 
   def __init__(self, workdir: pathlib.Path, name: str, step: int, config: dict):
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+    from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
     self._client, self._metric = MlflowClient(), Metric
     known = self._client.get_experiment_by_name(PROJECT)

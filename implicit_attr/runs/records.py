@@ -165,9 +165,9 @@ def continued(
   old = read_config(workdir)['config']
   if config is None:
     return old
-  config = json.loads(json.dumps(config))
-  _same(workdir, old, {**config, 'evaluation': old.get('evaluation')})
-  return config
+  new = json.loads(json.dumps(config))
+  _same(workdir, old, {**new, 'evaluation': old.get('evaluation')})
+  return new
 
 
 def _same(workdir: pathlib.Path, old: dict, config: dict) -> None:

@@ -33,6 +33,7 @@ def steps(
   match = _FORM.fullmatch(str(duration))
   allowed = _ALLOWED if total is None else f"{_ALLOWED}, or 'never'"
   errors.require(field, duration, match is not None, allowed)
+  assert match is not None
   value, unit = float(match[1]), match[2]
   errors.require(field, duration, value > 0, 'more than zero')
   if unit == '%':

@@ -181,6 +181,7 @@ def initialize(
       '--coordinator', coordinator,
       re.fullmatch(r'.+:[0-9]{1,5}', coordinator) is not None, 'host:port',
     )  # fmt: skip
+    assert processes is not None and process is not None
     errors.number('--processes', processes, 1, integer=True)
     errors.number('--process', process, 0, processes - 1, integer=True)
     _reach(coordinator, process, patience)

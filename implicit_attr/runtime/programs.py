@@ -66,7 +66,8 @@ class Program:
   def prepare(self, *args: Any) -> None:
     """Begins to compile for arguments of these shapes, types and layouts."""
     if self._compiled is None:
-      wide = jax.config.jax_enable_x64  # of this thread, maybe for a while only
+      # Of this thread, maybe for a while only; jax declares no options.
+      wide = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
       self._compiled = _POOL.submit(self._compile, wide, *args)
 
   def _compile(self, wide: bool, *args: Any) -> Any:
@@ -75,8 +76,10 @@ class Program:
 
   def wait(self) -> None:
     """Returns when what was prepared is compiled; raises what that raised."""
+    assert self._compiled is not None
     self._compiled.result()
 
   def __call__(self, *args: Any) -> Any:
     self.prepare(*args)
+    assert self._compiled is not None
     return self._compiled.result()(*args)

@@ -7,6 +7,7 @@ refuses an image outside the box, and does not move it there unasked.
 import math
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -148,7 +148,7 @@ def relative_stability(
   clean, logits = floating(explain(x, y)), predict(x)
   label = jnp.argmax(logits, -1)
   losses.check_labels(logits, label)
-  features = None if hidden is None else hidden(x)
+  features = x if hidden is None else hidden(x)
 
   def draw(carry, turn):
     z = _neighbour(jax.random.fold_in(key, turn), x, radius, bounds)
@@ -161,7 +161,7 @@ def relative_stability(
       return jnp.where(same, jnp.fmax(old, ratio), old)
 
     third = carry.representation
-    if hidden is not None:
+    if hidden is not None and third is not None:
       third = worst(third, relative_change(features, hidden(z), floor))
     return RelativeStability(
       worst(carry.input, relative_change(x, z, floor)),

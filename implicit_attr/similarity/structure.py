@@ -52,7 +52,8 @@ def ssim(
   a, b = planes(a, b)
   small = min(a.shape[1:])
   allowed = f'odd and at most {small}, the smaller side of the map'
-  errors.require('window', window, window % 2 and 0 < window <= small, allowed)
+  fits = window % 2 == 1 and 0 < window <= small
+  errors.require('window', window, fits, allowed)
   kind, axes = jnp.result_type(a, b), (1, 2)
   rows, columns = (
     jnp.asarray(_band(n, window, sigma), kind) for n in a.shape[1:]

@@ -92,7 +92,7 @@ def arms(sweep: Any) -> list[Arm]:
 
 def _check_name(name: Any, others: Iterable[str]) -> None:
   """Raises InputError unless `name` can be a folder of its own."""
-  plain = isinstance(name, str) and _NAME.fullmatch(name)
+  plain = isinstance(name, str) and _NAME.fullmatch(name) is not None
   parts = name.split('/') if plain else []
   errors.require(
     'arm', name,
@@ -118,8 +118,9 @@ def share(arms: Sequence[Arm], shard: str) -> list[Arm]:
     InputError: `shard` is not of that form.
   """
   form = re.fullmatch(r'([0-9]+)/([0-9]+)', shard)
-  ok = form and int(form[1]) < int(form[2])
+  ok = form is not None and int(form[1]) < int(form[2])
   errors.require('--shard', shard, ok, "'i/n' with 0 <= i < n")
+  assert form is not None
   return list(arms[int(form[1]) :: int(form[2])])
 
 

@@ -164,7 +164,7 @@ def top_set(phi: np.ndarray, k: int) -> np.ndarray:
 def pair_radius(
   phi: np.ndarray,
   k: int,
-  constant: Callable[..., np.ndarray],
+  constant: Callable[..., np.ndarray | float],
   spare: float = 0.0,
 ) -> np.ndarray:
   """min over pairs and signs of (|φ_i ± φ_j| - spare) / constant, >= 0; [B].

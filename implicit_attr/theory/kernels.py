@@ -35,7 +35,7 @@ DEGREES = {'relu': 1, 'relu2': 2}
 """phi(c x) = c^degree phi(x) for c > 0."""
 
 
-def weights(name: str, q: Array, k: Array) -> Array:
+def weights(name: str, q: Array | np.ndarray, k: Array | np.ndarray) -> Array:
   """phi(q) · phi(k_j) for q [..., d] and k [..., T, d]; -> [..., T].
 
   'softmax' and 'gaussian' stand for their exponentials of the scores, not
@@ -186,8 +186,9 @@ def _query_route(rng: np.random.Generator) -> Pair:
 @jax.vmap
 def _query_slopes(w: Array, x: Array, k: Array) -> list:
   """(∂A/∂W_Q, ∂A/∂x through the query) of every kernel, and of softmax."""
+  softmax = lambda w, x: jax.nn.softmax(k @ (w @ x) / math.sqrt(DIM))
   rows = [lambda w, x, n=n: weights(n, w @ x, k) for n in KERNELS]
-  rows.append(lambda w, x: jax.nn.softmax(k @ (w @ x) / math.sqrt(DIM)))
+  rows = [*rows, softmax]
   return [jax.jacrev(row, (0, 1))(w, x) for row in rows]
 
 

@@ -7,7 +7,7 @@ dense second derivatives are exact and cheap, and no claim rests on training.
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,15 @@ FIRST = WIDTHS[0] * WIDTHS[1]
 Layers = list[dict[str, Array]]
 Scalar = Callable[[Array], Array]
 
+Values = Any  # NumPy's arrays; JAX's while they are computed
+
 
 class Draw(NamedTuple):
   """Random networks, 'kernel' [..., out, in], and data x [..., n, d]."""
 
   layers: Layers
-  x: Array
-  y: Array  # [..., n] int
+  x: Values
+  y: Values  # [..., n] int
 
 
 class Facts(NamedTuple):
@@ -43,16 +45,16 @@ class Facts(NamedTuple):
   Of the loss unless named otherwise. P parameters, h the first layer's width.
   """
 
-  grad_z: np.ndarray  # [draws, n, h], in z = W1 x + b1
-  hess_z: np.ndarray  # [draws, n, h, h]
-  grad_x: np.ndarray  # [draws, n, d]
-  hess_x: np.ndarray  # [draws, n, d, d]
-  grad: np.ndarray  # [draws, n, P], in all parameters
-  hess: np.ndarray  # [draws, n, P, P]
-  logits: np.ndarray  # [draws, n, C]
-  jac_x: np.ndarray  # [draws, n, C, d], of the logits
-  jac: np.ndarray  # [draws, n, C, P]
-  logit_hess_x: np.ndarray  # [draws, n, C, d, d]
+  grad_z: Values  # [draws, n, h], in z = W1 x + b1
+  hess_z: Values  # [draws, n, h, h]
+  grad_x: Values  # [draws, n, d]
+  hess_x: Values  # [draws, n, d, d]
+  grad: Values  # [draws, n, P], in all parameters
+  hess: Values  # [draws, n, P, P]
+  logits: Values  # [draws, n, C]
+  jac_x: Values  # [draws, n, C, d], of the logits
+  jac: Values  # [draws, n, C, P]
+  logit_hess_x: Values  # [draws, n, C, d, d]
 
 
 def draw(

@@ -203,7 +203,7 @@ def _flow(slope, z: Array, time: Array, pieces: int = 8) -> Array:
   """z after `time` along `slope`, by classical Runge–Kutta, order 4."""
   h = time / pieces
 
-  def piece(z: Array, _: None) -> tuple[Array, None]:
+  def piece(z: Array, none: None) -> tuple[Array, None]:
     def stage(carry, weights):
       k, total = carry
       ahead, share = weights

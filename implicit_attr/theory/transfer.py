@@ -66,7 +66,7 @@ def _input_split(rng: np.random.Generator) -> Pair:
 def _transfer(rng: np.random.Generator) -> Pair:
   drawn, facts = nets.facts(rng)
   inputs, slopes = jax.device_get(_layers(drawn.layers, drawn.x))
-  total = 0.0
+  total = np.zeros(facts.grad_x.shape[:2])
   for layer, h, slope in zip(drawn.layers, inputs, slopes, strict=True):
     norm = spectral(np.asarray(layer['kernel']))[:, None] * spectral(slope)
     total = total + (1 + np.sum(h**2, -1)) / norm**2

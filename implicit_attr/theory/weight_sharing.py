@@ -30,12 +30,12 @@ PLACES, CHANNELS, WIDTH, N = 3, 2, 2, 3
 
 
 class _Facts(NamedTuple):
-  kernel: np.ndarray  # W_E [draws, h, c], shared by all places
-  grad_x: np.ndarray  # [draws, n, L c], per example
-  grad_places: np.ndarray  # [draws, n, L, h], in the positions
-  hess_x: np.ndarray  # [draws, n, L c, L c]
-  hess_places: np.ndarray  # [draws, L h, L h], of the mean loss
-  hess_offset: np.ndarray  # [draws, L c, L c], of the mean loss
+  kernel: nets.Values  # W_E [draws, h, c], shared by all places
+  grad_x: nets.Values  # [draws, n, L c], per example
+  grad_places: nets.Values  # [draws, n, L, h], in the positions
+  hess_x: nets.Values  # [draws, n, L c, L c]
+  hess_places: nets.Values  # [draws, L h, L h], of the mean loss
+  hess_offset: nets.Values  # [draws, L c, L c], of the mean loss
 
 
 def _loss(kernel: Array, places: Array, head: list, x: Array, y: Array):

@@ -108,7 +108,7 @@ class Experiment:
     """`n` test examples, the same for every run."""
     return self.test_set.examples(_some('test', self.test_set, n))
 
-  def smooth_apply_fn(self, model_state: Tree) -> ApplyFn | None:
+  def smooth_apply_fn(self, model_state: Tree) -> Callable[..., Any] | None:
     """The softplus network of the same parameters, (params, x, beta) -> as an
     apply_fn; None if it is smooth."""
     if self.softens:

@@ -114,7 +114,7 @@ class Lanes:
     return self.experiments[0]
 
   @functools.cached_property
-  def values(self) -> dict[str, np.ndarray]:
+  def values(self) -> dict[str, np.ndarray | np.generic]:
     """'seed' [lanes] uint32; 'source' [lanes], which of `of_seeds` has a
     lane's data; and the fields of `TRACED` in which lanes differ, float32."""
     seeds = [e.settings.seed for e in self.experiments]
@@ -254,7 +254,7 @@ class Lanes:
 
 def _value(settings: Settings, field: str) -> Any:
   section, _, name = field.rpartition('.')
-  record = getattr(settings, section) if section else settings
+  record: Any = getattr(settings, section) if section else settings
   if hasattr(record, name):
     return getattr(record, name)
   return record.options.get(name)

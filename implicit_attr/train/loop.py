@@ -151,8 +151,8 @@ class Training:
       state, memory = self._mesh.fetch((self._state, self._memory))
       sums = jax.device_get(self._pending)
       for i, run in self._live(self._step):
-        mine = self._lanes.take((state, memory), i)
-        run.save(self._step, *mine, self._sums(sums, i))
+        one, start = self._lanes.take((state, memory), i)
+        run.save(self._step, one, start, self._sums(sums, i))
 
   def _measure(self) -> list[dict[str, Any]]:
     """For each lane the scores and measurements that are due, or {}."""

@@ -5,6 +5,7 @@ step, so a sweep over rates or schedules compiles once.
 """
 
 import jax
+import jax.core
 import numpy as np
 import optax
 
@@ -33,8 +34,8 @@ def optimizer(
     InputError: unknown name, momentum outside [0, 1), negative decay.
   """
   errors.choose('optim.name', name, OPTIMIZERS)
-  decays = _traced(weight_decay) or weight_decay != 0
-  rolls = _traced(momentum) or momentum != 0
+  decays = _traced(weight_decay) or bool(weight_decay != 0)
+  rolls = _traced(momentum) or bool(momentum != 0)
   if not _traced(momentum):
     errors.number('optim.momentum', momentum, 0, 0.9999)
   if not _traced(weight_decay):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from implicit_attr import attacks, attribution, errors, losses
+from implicit_attr.attacks import map_losses
 from implicit_attr.data.augment import AUGMENTATIONS
 from implicit_attr.runs import mirrors
 from implicit_attr.runtime import dist, programs
@@ -39,7 +40,6 @@ CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
 """Runs are compared at a fixed duration, and where each first reached a train
 loss and a test accuracy: three orders that may differ, which is a result."""
 
-
 SIMILARITIES = ('ssim', 'lens_recall')
 """Columns by option, beside the five that every evaluation has."""
 
@@ -51,7 +51,7 @@ def maps() -> dict[str, Callable]:
 
 def untargeted() -> list[str]:
   """Attacks that need no region or map to aim at."""
-  return sorted(set(attacks.OBJECTIVES) - set(attacks.map_losses.TARGETED))
+  return sorted(set(attacks.OBJECTIVES) - set(map_losses.TARGETED))
 
 
 OPTION = {
@@ -284,7 +284,7 @@ def record(cls: type, field: str, given: Any) -> Any:
     where = f'{field}.{name}'.lstrip('.')
     if name == 'options' and rest_is_options:
       where = field
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
       values[name] = record(hint, where, given[name])
     else:
       values[name] = typing.get_args(hint)[1](where, given[name])

@@ -62,7 +62,7 @@ class Tracker:
     self._parameters = self._program(of_parameters)
     self._inputs = self._program(of_inputs)
     self._cheap = self._program(of_both)
-    self._attention = template.attends and self._program(of_attention)
+    self._attention = self._program(of_attention) if template.attends else None
     self._whole = (
       Whole(lanes) if config.whole and self._every['track'] else None
     )
@@ -130,7 +130,7 @@ class Tracker:
       self._record(step, dense, jax.device_get(measured), rows, keep=True)
     if self._whole and whole.any():
       found = jax.device_get(self._whole(self._own(whole), state, memory))
-      for i in np.flatnonzero(whole):
+      for i in np.flatnonzero(whole).tolist():
         rows[i] |= _means(self._lanes.take(found, i))
         if rows[i]['param/lambda_max'] > 0:
           rows[i]['param/train_lambda_ratio'] = (
@@ -184,11 +184,11 @@ class Tracker:
     """The record of each lane that was due and, to `keep`, its arrays."""
     lanes = self._lanes
     rates = lanes.rates[..., min(step, self._total - 1)]
-    for i in np.flatnonzero(due):
+    for i in np.flatnonzero(due).tolist():
       mine = lanes.take(measured, i)
       rows[i] |= _means(mine)
-      if self._edges[i]:
-        rows[i]['param/edge'] = self._edges[i] / float(lanes.take(rates, i))
+      if edge := self._edges[i]:
+        rows[i]['param/edge'] = edge / float(lanes.take(rates, i))
       if keep:
         arrays = {name: a for name, a in mine.items() if np.ndim(a)}
         index = lanes.pick(self._index, lanes.take(lanes.values, i))

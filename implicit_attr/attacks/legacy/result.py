@@ -27,9 +27,10 @@ class Network(NamedTuple):
     return jnp.argmax(self.predict(x), -1)
 
   def smooth(self, beta: float | Array) -> ApplyFn:
-    if self.smooth_fn is None:
+    smooth = self.smooth_fn
+    if smooth is None:
       return self.apply_fn
-    return lambda params, x: self.smooth_fn(params, x, beta=beta)
+    return lambda params, x: smooth(params, x, beta=beta)
 
   def explain(
     self,

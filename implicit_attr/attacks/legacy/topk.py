@@ -2,6 +2,8 @@
 arXiv 1905.09957) as released.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -34,7 +36,7 @@ def _climb(
   attempts: int,
   k: int,
   select: str,
-) -> search.Best:
+) -> tuple[search.Best, Array]:
   """Signed steps from x itself; the best label-preserving iterate is kept.
 
   What Ghorbani et al. and Chen et al. share. `maps` are those of the network
@@ -136,8 +138,9 @@ def ghorbani(
   """
   x, y = inputs.check(x, y, eps=eps, norm='linf', bounds=(0, 1), steps=steps)
   inputs.check_labels(y, network.predict(x), x)
-  maps = tuple(
-    network.explain('gradient', 'logit', {}, b) for b in (None, beta)
+  maps = (
+    network.explain('gradient', 'logit', {}, None),
+    network.explain('gradient', 'logit', {}, beta),
   )
   best, worth = _climb(
     key, network, x, y, maps, eps=eps, step_size=step_size, steps=steps,
@@ -201,9 +204,9 @@ def rar_mnist(
   )
   inputs.check_labels(y, network.predict(x), x)
   rule = {'rule': 'right', 'steps': points}
-  maps = tuple(
-    network.explain('integrated_gradients', 'logit', rule, b)
-    for b in (None, beta)
+  maps = (
+    network.explain('integrated_gradients', 'logit', rule, None),
+    network.explain('integrated_gradients', 'logit', rule, beta),
   )
   best, worth = _climb(
     key, network, x, y, maps, eps=eps, step_size=step_size, steps=steps,
@@ -220,7 +223,7 @@ def rar_fmnist(
   *,
   eps: float | Array = 0.1,
   k: int = 100,
-  **changed: float | Array,
+  **changed: Any,
 ) -> LegacyResult:
   """`rar_mnist` with what the same code set for Fashion-MNIST.
 

@@ -22,7 +22,7 @@ the last state counts. `momentum`: 0.9 of it, at the same effective rate.
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -91,7 +91,8 @@ def get_config(arg=None):
   arms = []
   for name in [w for w in words if w in SETS] or SETS:
     chosen = SETS[name]
-    base = chosen.module.get_config()
+    module: Any = chosen.module
+    base = module.get_config()
     for section, values in chosen.changes.items():
       base[section].update(values)
     base.data.augment = ()

@@ -1,0 +1,3 @@
+from typing import Any
+
+def placeholder(field_type: Any, *, required: bool = ...) -> Any: ...
