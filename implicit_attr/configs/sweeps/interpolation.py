@@ -35,7 +35,12 @@ from implicit_attr.configs import (
 
 EPOCHS = 200
 GOALS = {'cross_entropy': 0.01, 'squared_error': 0.005}
-SMALL = {'model': {'width': 8, 'downsample': 'stride', 'activation': 'gelu'}}
+ONE_MAP = {'examples': 64, 'attributions': ('gradient',)}
+SMALL = {
+  'model': {'width': 8, 'downsample': 'stride', 'activation': 'gelu'},
+  'data': {'subset': 5000},
+  'evaluation': ONE_MAP,
+}
 
 
 class Set(NamedTuple):
@@ -50,15 +55,15 @@ class Set(NamedTuple):
 
 SETS = {
   'small': Set(
-    digits_cnn, {'evaluation': {'examples': 64, 'attributions': ('gradient',)}},
+    digits_cnn, {'evaluation': ONE_MAP},
     (0.02, 0.08, 0.32), {'data.batch_size': (32, 8)}, range(5),
   ),
   'mnist10k': Set(
-    mnist10k_cnn, {**SMALL, 'data': {'subset': 5000}},
+    mnist10k_cnn, SMALL,
     (0.02, 0.08, 0.32), {'data.batch_size': (32,)},
   ),
   'cifar': Set(
-    cifar_cnn, {**SMALL, 'data': {'subset': 5000}},
+    cifar_cnn, SMALL,
     (0.01, 0.04, 0.16), {'data.batch_size': (32,)},
   ),
   'gpu': Set(
