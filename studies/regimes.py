@@ -1,0 +1,123 @@
+"""Curvature and ε50 over the learning rate, regime by regime: docs/study.md.
+
+  python studies/regimes.py runs/interpolation runs/mnist10k …
+
+A folder is a sweep (configs/sweeps: interpolation, recipe, transformers, free).
+Of the first state that came to the sweep's training loss: λ_max of the training
+loss, ‖H_x‖ of the predicted logit and ε50, one row of figures a folder and set,
+written to docs/study.png. Prints a table of means over seeds, and the verdict
+and estimate of every primary cell.
+"""
+
+import itertools
+import pathlib
+import sys
+
+import matplotlib
+import numpy as np
+
+from implicit_attr import claims
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+DOCS = pathlib.Path(__file__).parent.parent / 'docs'
+COLOURS = ('#440154', '#21918c', '#d1b100')
+SHOWN = {
+  'train_lambda_max': 'λ_max of the training loss',
+  'input_lambda': '‖H_x‖ of the logit',
+  'log2_eps50': 'ε50, in 1/255',
+}
+
+
+def value(record: dict, name: str) -> float:
+  found = record.get(name, np.nan)
+  return 255 * 2.0**found if name == 'log2_eps50' else found
+
+
+def table(records: list[dict]) -> None:
+  """One line a setting: means over its seeds."""
+  setting = lambda r: (r['map'], r['other'], r['batch_size'], r['lr'])
+  print('map, batch, rate, seeds | accuracy | λ_max | ‖H_x‖ | ε50 | above')
+  for _, alike in itertools.groupby(sorted(records, key=setting), setting):
+    alike = list(alike)
+    mean = lambda name, alike=alike: np.mean([value(r, name) for r in alike])
+    first = alike[0]
+    print(
+      first['map'], first['batch_size'], f'{first["lr"]:g}', len(alike), '|',
+      f'{mean("accuracy"):.3f} | {mean("train_lambda_max"):.3g} |',
+      f'{mean("input_lambda"):.3g} | {mean("log2_eps50"):.1f} |',
+      f'{mean("censored_above"):.2f}',
+    )  # fmt: skip
+
+
+def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
+  figure, axes = plt.subplots(
+    len(regimes), 3, figsize=(9.5, 2.5 * len(regimes)), squeeze=False,
+    layout='constrained',
+  )  # fmt: skip
+  for row, (name, records) in zip(axes, regimes.items(), strict=True):
+    batches = sorted({r['batch_size'] for r in records})
+    for axis, (key, title) in zip(row, SHOWN.items(), strict=True):
+      for colour, batch in zip(COLOURS, batches, strict=False):
+        mine = [r for r in records if r['batch_size'] == batch]
+        rates = sorted({r['lr'] for r in mine})
+        each = {
+          lr: [value(r, key) for r in mine if r['lr'] == lr] for lr in rates
+        }
+        centre = [np.exp(np.mean(np.log(each[lr]))) for lr in rates]
+        axis.plot(rates, centre, color=colour, label=f'batch {batch}')
+        for lr in rates:
+          axis.plot([lr] * len(each[lr]), each[lr], 'o', color=colour, ms=3)
+      axis.set(xscale='log', yscale='log')
+      axis.set_xticks(rates, [f'{lr:g}' for lr in rates])
+      axis.minorticks_off()
+      ticks = axis.get_yticks()
+      low, high = axis.get_ylim()
+      if high / low < 10:
+        ticks = np.geomspace(low, high, 4)
+        axis.set_yticks(ticks, [f'{t:.3g}' for t in ticks])
+        axis.set_ylim(low, high)
+      axis.spines[['top', 'right']].set_visible(False)
+      axis.set_title(f'{name}: {title}', fontsize=9)
+    row[0].legend(frameon=False, fontsize=8)
+  figure.supxlabel(
+    'learning rate; a dot a network, lines geometric means', fontsize=9
+  )
+  figure.savefig(path, dpi=120)
+
+
+def main(folders: list[pathlib.Path]) -> None:
+  drawn = {}
+  for folder in folders:
+    records, problems = claims.read(folder)
+    for problem in problems:
+      print(folder, problem)
+    print(f'\n{folder.name}, {len({r["run"] for r in records})} runs')
+    reached = [
+      r
+      for r in records
+      if r['rule'] == 'train_loss' and np.isfinite(r.get('log2_eps50', np.nan))
+    ]
+    table(reached)
+    gradient = [r for r in reached if r['map'] == 'gradient']
+    if len({r['lr'] for r in gradient}) > 1:
+      drawn[folder.name] = gradient
+    for verdict in claims.judge(records):
+      for cell in verdict.cells:
+        fields = cell.fields
+        if (
+          fields.get('measure') == 'log2_eps50'
+          and fields['rule'] == 'train_loss'
+        ):
+          e = cell.estimate
+          print(
+            verdict.claim.name, fields.get('factor', ''), fields.get('map', ''),
+            f'{cell.verdict}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]',
+          )  # fmt: skip
+  if drawn:
+    draw(drawn, DOCS / 'study.png')
+
+
+if __name__ == '__main__':
+  main([pathlib.Path(folder) for folder in sys.argv[1:]])
