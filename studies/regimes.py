@@ -2,7 +2,7 @@
 
   python studies/regimes.py runs/interpolation runs/mnist10k …
 
-A folder is a sweep (configs/sweeps: interpolation, recipe, transformers, free).
+A folder is a sweep (configs/sweeps: interpolation, recipe, transformers).
 Of the first state that came to the sweep's training loss: λ_max of the training
 loss, ‖H_x‖ of the predicted logit and ε50, one row of figures a folder and set,
 written to docs/study.png. Prints a table of means over seeds, and the verdict
@@ -101,8 +101,9 @@ def main(folders: list[pathlib.Path]) -> None:
     ]
     table(reached)
     gradient = [r for r in reached if r['map'] == 'gradient']
-    if len({r['lr'] for r in gradient}) > 1:
-      drawn[folder.name] = gradient
+    known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
+    if len({r['lr'] for r in known}) > 1:
+      drawn[folder.name] = known
     for verdict in claims.judge(records):
       for cell in verdict.cells:
         fields = cell.fields

@@ -1,4 +1,4 @@
-"""What do the sweeps say? The tables of study.md, from folders of runs.
+"""What do the sweeps say? The tables of study_first.md, from folders of runs.
 
   python studies/study.py runs/lr_batch runs/edge runs/attention > tables.md
 

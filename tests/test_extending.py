@@ -147,7 +147,7 @@ def test_an_attack_objective(run, net):
   attack = jax.jit(
     lambda x: attacks.attack_attribution(
       jax.random.key(0), explain, predict, x, jnp.argmax(predict(x), -1),
-      eps=0.3, objective='flatten', select='objective', steps=5, restarts=1,
+      eps=0.3, objective='flatten', select='objective', steps=20, restarts=1,
     )
   )  # fmt: skip
   found = attack(x)

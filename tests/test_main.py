@@ -74,7 +74,7 @@ def test_every_config_smokes_from_start_to_report(name, tmp_path):
     assert np.isfinite([line[key] for line in lines if key in line]).all()
     assert sum(key in line for line in lines) == 3, key
   found = json.loads((tmp_path / 'evaluation' / 'last.json').read_text())
-  assert {row['attack'] for row in found['rows']} == {'topk', 'random_sign'}
+  assert {row['attack'] for row in found['rows']} == {'border', 'random_sign'}
   for row in found['rows']:
     for metric in row['metrics'].values():
       assert metric['n'] == 0 or metric['low'] <= metric['mean']

@@ -52,6 +52,16 @@ def test_intervals_and_names_of_a_list_are_told(tmp_path):
   ]  # fmt: skip
 
 
+def test_a_point_that_is_undefined_takes_no_bar_from_the_others(tmp_path):
+  with canvas.drawing():
+    axes = canvas.panel('', 'x', 'y')
+    axes.errorbar([1.0, 2.0, 3.0], [1, np.nan, 3], yerr=[[1, np.nan, 0.5]] * 2)
+    _, (found,) = saved(axes, tmp_path)
+  assert [p[2:] for p in found['points']] == [
+    ['1', '1 [0, 2]'], ['3', '3 [2.5, 3.5]']
+  ]  # fmt: skip
+
+
 def test_both_bars_of_a_point_are_its_own(tmp_path):
   with canvas.drawing():
     axes = canvas.panel('', 'x', 'y')

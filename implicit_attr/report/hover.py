@@ -72,7 +72,8 @@ def _ends(bars: Any, axis: int) -> dict[int, tuple[float, float]]:
   if not has[axis]:
     return {}
   segments = bars.lines[2][axis if all(has) else 0].get_segments()
-  ends = {i: np.asarray(s)[:, axis] for i, s in enumerate(segments)}
+  # The bar of a point that is NaN has no vertices.
+  ends = {i: np.asarray(s)[:, axis] for i, s in enumerate(segments) if len(s)}
   return {i: tuple(e) for i, e in ends.items() if e[0] < e[1]}
 
 

@@ -66,7 +66,7 @@ plt.show()
 # %%
 examples = run.evaluations['last'].examples
 right = examples['correct/gradient']
-for attack in ('topk', 'random_sign'):
+for attack in ('border', 'random_sign'):
   kept = examples[f'score/gradient/{attack}/topk'][right]
   plt.hist(kept, np.linspace(0, 1, 21), alpha=0.6, label=attack)
 plt.xlabel('share of the top-k set of the gradient map that is kept')
@@ -104,7 +104,7 @@ Image.open(WORKDIR / 'figures' / 'relation_normalised.png')
 
 # %%
 METRIC = 'topk'
-scores = examples[f'score/gradient/topk/{METRIC}'].copy()
+scores = examples[f'score/gradient/border/{METRIC}'].copy()
 scores[~right] = np.inf
 for place in np.argsort(scores)[:5]:
   print(f'image {place}: {METRIC} {scores[place]:.2f}')

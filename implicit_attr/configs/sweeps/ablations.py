@@ -4,16 +4,18 @@
     --config configs/sweeps/ablations.py:small --workdir runs/ablations
   python studies/study_ablations.py runs/ablations
 
-Each of `ABLATIONS` changes one thing of the base, the MLP of docs/study.md, and
-is run at a small and a large learning rate. The report of the whole folder
-averages over ablations what a claim does not tell apart: ask for that of one,
-`--mode report --workdir runs/ablations/momentum`. `:small` has 40 epochs for
-100, one map for four, no rate in between, and leaves out `target_loss`, which
-`:small_target_loss` runs. Feeds docs/study_ablations.md.
+Each of `ABLATIONS` changes one thing of the base, the MLP of
+docs/study_first.md, and is run at a small and a large learning rate. The
+report of the whole folder averages over ablations what a claim does not tell
+apart: ask for that of one, `--mode report --workdir runs/ablations/momentum`.
+`:small` has 40 epochs for 100, one map for four, no rate in between, and
+leaves out `target_loss`, which `:small_target_loss` runs. Feeds
+docs/study_ablations.md.
 
 Seen: both, 210 arms, in 70 minutes on one core of an AMD EPYC, the other in
-use, of which the ResNets took 19; C1 contradicted in 17 settings of 21 at fixed
-duration, supported in none. The ResNets went without lanes.
+use, of which the ResNets took 19; C1 contradicted, by the rules before ε50, in
+17 settings of 21 at fixed duration, supported in none. The ResNets went
+without lanes.
 """
 
 import itertools

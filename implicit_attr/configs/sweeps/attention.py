@@ -5,11 +5,11 @@
   python -m implicit_attr.main --mode report --workdir runs/attention
 
 The argument names one of `DATA`, all if none; 30 arms each. `:small` is 4 arms
-of seconds. Feeds docs/study.md. Seen on two cores of an AMD EPYC, without lanes
-(ten ViTs in one program are slower than one after another) and with two
-launchers on one workdir, a core each: `:digits` in 26 minutes, C1 supported for
-the kernels under all three rules, C4 to C6 undecided; `:planted` in 65 minutes
-beside other work, all of it undecided.
+of seconds. Feeds docs/study_first.md. Seen on two cores of an AMD EPYC,
+without lanes (ten ViTs in one program are slower than one after another) and
+with two launchers on one workdir, a core each: `:digits` in 26 minutes, C1
+supported for the kernels under all three rules, C4 to C6 undecided; `:planted`
+in 65 minutes beside other work, all of it undecided.
 """
 
 import itertools

@@ -6,7 +6,7 @@
 
 The network of configs/cifar_edge.py: 2,000 images of CIFAR-10 (re-encoded as
 JPEG), squared error, batches of 16, trained until batch sharpness is at 2/η
-for the larger rates. Feeds docs/study.md.
+for the larger rates. Feeds docs/study_first.md.
 
 Seen: 15 arms in 16 minutes on two cores of an AMD EPYC; η × batch sharpness
 1.13, 1.82 and 2.04; C1 undecided, every mean below 0; no arm came to the

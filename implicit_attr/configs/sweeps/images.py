@@ -9,13 +9,13 @@ sizes × one or two losses × five seeds, on 4,000 images. `cifar`, `mnist10k` a
 `planted` have a network of 8 to 32 channels, `resnet8` batch normalisation and
 augmented CIFAR-10. Without lanes: side by side, convolutions whose weights
 differ are slower than one after another. `:small` is 2 arms of seconds. Feeds
-docs/study.md.
+docs/study_first.md.
 
-Seen, minutes of one core of an AMD EPYC for an arm, the other core in use: 1 to
-2 for `:cifar` and `:mnist10k` (40 arms each), 1.5 for `:planted` (40, of which
-32 were run: three seeds of squared error), 3.2 for `:resnet8` (20). C1
-contradicted on the second, undecided on the others; one arm of `:cifar`
-diverged (squared error, 0.1, 16).
+Seen, minutes of one core of an AMD EPYC for an arm, the other core in use: 1
+to 2 for `:cifar` and `:mnist10k` (40 arms each), 1.5 for `:planted` (40, of
+which 32 were run: three seeds of squared error), 3.2 for `:resnet8` (20). C1
+contradicted, by the rules before ε50, on the second, undecided on the others;
+one arm of `:cifar` diverged (squared error, 0.1, 16).
 """
 
 import itertools

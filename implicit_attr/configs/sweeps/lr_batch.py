@@ -6,10 +6,10 @@
 
 The argument names one of `NETWORKS`, all if none; 90 arms each. `:small` is 8
 arms of seconds. Every arm takes the same number of epochs; 'at matched loss'
-and 'at matched accuracy' come from the milestones. Feeds docs/study.md.
+and 'at matched accuracy' come from the milestones. Feeds docs/study_first.md.
 
-Seen: `:mlp` in 17 minutes on two busy cores of an AMD EPYC, C1 contradicted;
-the others were not run.
+Seen: `:mlp` in 17 minutes on two busy cores of an AMD EPYC, C1 contradicted
+by the rules before ε50; the others were not run.
 """
 
 import itertools
