@@ -60,7 +60,7 @@ SETS = {
   ),
   'mnist10k': Set(
     mnist10k_cnn, SMALL,
-    (0.02, 0.08, 0.32), {'data.batch_size': (32,)},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32,)}, range(5),
   ),
   'cifar': Set(
     cifar_cnn, SMALL,
