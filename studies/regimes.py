@@ -4,7 +4,7 @@
 
 A folder is a sweep (configs/sweeps: interpolation, recipe, transformers).
 Of the first state that came to the sweep's training loss: λ_max of the training
-loss, ‖H_x‖ of the predicted logit and ε50, one row of figures a folder and set,
+loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the predicted logit, and ε50, one row of figures a folder and set,
 written to docs/study.png. Prints a table of means over seeds, and the verdict
 and estimate of every primary cell.
 """
@@ -26,6 +26,7 @@ COLOURS = ('#440154', '#21918c', '#d1b100')
 SHOWN = {
   'train_lambda_max': 'λ_max of the training loss',
   'input_lambda': '‖H_x‖ of the logit',
+  'normalized_curvature': '‖H_x‖/‖g_x‖',
   'log2_eps50': 'ε50, in 1/255',
 }
 
@@ -38,7 +39,9 @@ def value(record: dict, name: str) -> float:
 def table(records: list[dict]) -> None:
   """One line a setting: means over its seeds."""
   setting = lambda r: (r['map'], r['other'], r['batch_size'], r['lr'])
-  print('map, batch, rate, seeds | accuracy | λ_max | ‖H_x‖ | ε50 | above')
+  print(
+    'map, batch, rate, seeds | accuracy | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
+  )
   for _, alike in itertools.groupby(sorted(records, key=setting), setting):
     alike = list(alike)
     mean = lambda name, alike=alike: np.mean([value(r, name) for r in alike])
@@ -46,14 +49,15 @@ def table(records: list[dict]) -> None:
     print(
       first['map'], first['batch_size'], f'{first["lr"]:g}', len(alike), '|',
       f'{mean("accuracy"):.3f} | {mean("train_lambda_max"):.3g} |',
-      f'{mean("input_lambda"):.3g} | {mean("log2_eps50"):.1f} |',
+      f'{mean("input_lambda"):.3g} | {mean("normalized_curvature"):.2f} |',
+      f'{mean("log2_eps50"):.1f} |',
       f'{mean("censored_above"):.2f}',
     )  # fmt: skip
 
 
 def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
   figure, axes = plt.subplots(
-    len(regimes), 3, figsize=(9.5, 2.5 * len(regimes)), squeeze=False,
+    len(regimes), 4, figsize=(12, 2.5 * len(regimes)), squeeze=False,
     layout='constrained',
   )  # fmt: skip
   for row, (name, records) in zip(axes, regimes.items(), strict=True):

@@ -9,7 +9,7 @@ of small β, twice the width, a quarter of the rate for four times as long; and
 beside them the two cheapest explicit regularisers, a gradient penalty and SAM.
 Read log2 ε50 at 'test_accuracy', with accuracy, deletion AUC and seconds a
 step. `small`: a convolutional network on digits; `gpu`: ResNet-8 with batch
-norm, crops and flips on CIFAR-10.
+norm, crops and flips on CIFAR-10 (JPEG).
 """
 
 import ml_collections
@@ -54,6 +54,7 @@ def get_config(arg=None):
     base.model.width = 8
     base.evaluation.examples = 64
   else:
+    base.data.name = 'cifar10_jpeg'
     base.model.update({'norm': 'batch', 'width': 64})
   changes = routes(base.optim.lr, base.model.width, epochs)
   return ml_collections.ConfigDict({

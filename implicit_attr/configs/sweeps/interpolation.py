@@ -6,18 +6,19 @@
 
 No augmentation; every arm trains until the loss over training examples is 0.01
 (cross-entropy) or 0.005 (squared error), at most 200 epochs, and is evaluated
-there: the regime in which theory speaks of the flatness that SGD selects. Rates
-are a factor of four or five apart and end below the largest that does not
-diverge, which `studies/largest_rate.py` finds: 0.86 and 0.43 for the network of
-`small` in batches of 32 and 8.
+there: the regime in which theory speaks of the flatness that SGD selects.
+Rates are a factor of four or five apart and end below the largest that does
+not diverge, which `studies/largest_rate.py` finds: 0.86 and 0.43 for the
+network of `small` in batches of 32 and 8.
 
 The argument names sets and variants, joined by commas. `small`: digits, three
-rates, two batches, five seeds, 30 arms. `cifar` and `mnist10k`: 5,000 images,
-three rates, one batch. `gpu`: ResNet-8 on 5,000 images of CIFAR-10, and three
-rates for each other batch, loss, norm and activation, 63 arms; give it
-`--budget=480`. `cooled`: a quarter of the epochs at a constant rate that falls
-to 0 over the last tenth, so that the end is not the noise of the last step, and
-the last state counts. `momentum`: 0.9 of it, at the same effective rate.
+rates, two batches, five seeds, 30 arms. `cifar` (re-encoded as JPEG) and
+`mnist10k`: 5,000 images, three rates, one batch. `gpu`: ResNet-8 on 5,000
+images of CIFAR-10, and three rates for each other batch, loss, norm and
+activation, 63 arms; give it `--budget=480`. `cooled`: a quarter of the epochs
+at a constant rate that falls to 0 over the last tenth, so that the end is not
+the noise of the last step, and the last state counts. `momentum`: 0.9 of it,
+at the same effective rate.
 """
 
 import itertools
@@ -100,6 +101,8 @@ def get_config(arg=None):
     base = module.get_config()
     for section, values in chosen.changes.items():
       base[section].update(values)
+    if name in ('cifar', 'gpu'):
+      base.data.name = 'cifar10_jpeg'
     base.data.augment = ()
     base.optim.update({'momentum': 0.9 if momentum else 0.0, 'warmup': 'never'})
     base.optim.schedule = 'cooldown' if cooled else 'constant'

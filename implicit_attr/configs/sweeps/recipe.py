@@ -6,11 +6,11 @@
     --budget=480 --workdir runs/recipe
   python -m implicit_attr.main --mode report --workdir runs/recipe
 
-`gpu` is ResNet-8 of width 64 on CIFAR-10, meant to pass 0.85; `small` one of
-width 8 on planted images, which every machine has. `cooled` (after a comma) has
-a constant rate that falls to 0 over the last tenth, else it is constant;
-`momentum` 0.9 of it at the same effective rate. Runs are compared at the same
-training loss and the same test accuracy.
+`gpu` is ResNet-8 of width 64 on CIFAR-10 (re-encoded as JPEG), meant to pass
+0.85; `small` one of width 8 on planted images, which every machine has.
+`cooled` (after a comma) has a constant rate that falls to 0 over the last
+tenth, else it is constant; `momentum` 0.9 of it at the same effective rate.
+Runs are compared at the same training loss and the same test accuracy.
 """
 
 import itertools
@@ -33,6 +33,7 @@ def get_config(arg=None):
   if words - allowed or {'small', 'gpu'} <= words:
     raise ValueError(f'config argument {arg!r}; allowed: {sorted(allowed)}')
   base = cifar_resnet8.get_config()
+  base.data.name = 'cifar10_jpeg'
   base.model.update({'norm': 'batch', 'width': 64})
   base.optim.update({'momentum': 0.0, 'warmup': 'never'})
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'

@@ -7,8 +7,8 @@
 Softmax beside elu + 1 and relu² with and without the sum over a row, SGD over
 rates, and AdamW as a control that has no such rate; the gradient map, raw
 attention, rollout and Chefer's relevance. `small`: digits, two rates, two
-kernels. `gpu`: CIFAR-10, all of them. `cooled`: the rate falls to 0 over the
-last tenth.
+kernels. `gpu`: CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0
+over the last tenth.
 """
 
 import ml_collections
@@ -37,6 +37,7 @@ def get_config(arg=None):
   if small:
     base.evaluation.update({'examples': 32, 'steps': 10, 'restarts': 2})
   else:
+    base.data.name = 'cifar10_jpeg'
     base.train.milestones.update({'train_loss': 1.0, 'test_accuracy': 0.6})
   optima = [('sgd', lr) for lr in rates]
   if not small:
