@@ -2,11 +2,11 @@
 
   python studies/regimes.py runs/interpolation runs/mnist10k …
 
-A folder is a sweep (configs/sweeps: interpolation, recipe, transformers).
-Of the first state that came to the sweep's training loss: λ_max of the training
-loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the predicted logit, and ε50, one row of figures a folder and set,
-written to docs/study.png. Prints a table of means over seeds, and the verdict
-and estimate of every primary cell.
+A folder is a sweep (configs/sweeps: interpolation, recipe, transformers). Of
+the first state that came to the sweep's training loss: λ_max of the training
+loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the predicted logit, and ε50, one row of figures
+a folder and set, written to docs/study.png. Prints a table of means over
+seeds, and the verdict and estimate of every primary cell.
 """
 
 import itertools
@@ -39,9 +39,8 @@ def value(record: dict, name: str) -> float:
 def table(records: list[dict]) -> None:
   """One line a setting: means over its seeds."""
   setting = lambda r: (r['map'], r['other'], r['batch_size'], r['lr'])
-  print(
-    'map, batch, rate, seeds | accuracy | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
-  )
+  measures = 'accuracy | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
+  print(f'map, batch, rate, seeds | {measures}')
   for _, alike in itertools.groupby(sorted(records, key=setting), setting):
     alike = list(alike)
     mean = lambda name, alike=alike: np.mean([value(r, name) for r in alike])
