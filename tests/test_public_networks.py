@@ -110,9 +110,9 @@ def haiku_mobilenet(x):
   return haiku(net, x)
 
 
-FAST = {linen_resnet: 3, nnx_cnn: 1, equinox_cnn: 1, haiku_mlp: 1}
+FAST = {linen_cnn: 1, nnx_cnn: 1, equinox_cnn: 1, haiku_mlp: 1}
 SLOW = {
-  linen_cnn: 1, linen_vit: 3, linen_mixer: 3, nnx_resnet: 3, equinox_vit: 3,
+  linen_resnet: 3, linen_vit: 3, linen_mixer: 3, nnx_resnet: 3, equinox_vit: 3,
   equinox_batch_norm: 3, haiku_resnet: 3, haiku_mobilenet: 3,
 }  # fmt: skip
 """Network -> its channels."""
