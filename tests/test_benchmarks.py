@@ -30,6 +30,7 @@ def small(tmp_path_factory):
   return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('part', gpu.LIMITS)
 def test_every_part_runs_at_tiny_sizes(part, small):
   text, result = small
