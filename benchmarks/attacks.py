@@ -82,7 +82,8 @@ def ours(args: argparse.Namespace) -> Callable:
       jax.random.key(SEED),
       lambda x, y: method(apply_fn, params, x, y, **options),
       lambda x: apply_fn(params, x)[0], x, y, eps=EPS, k=K, steps=args.steps,
-      restarts=1, surrogate=surrogate if soft else None, betas=BETAS,
+      objective='topk', rule='sign', restarts=1,
+      surrogate=surrogate if soft else None, betas=BETAS,
     )  # fmt: skip
 
   return run

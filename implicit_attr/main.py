@@ -169,8 +169,8 @@ def located(name: str) -> str:
       return f'{file}{colon}{argument}'
   files = {f.relative_to(CONFIGS) for f in CONFIGS.rglob('*.py')}
   known = {f.with_suffix('').as_posix() for f in files} - {'common'}
-  errors.choose('--config', path, {*known, 'a file'})
-  raise FileNotFoundError(path)  # somebody calls theirs 'a file'
+  errors.choose('--config', path, {*known, 'or a file that exists'})
+  raise errors.InputError(f'--config={path!r} is not there')
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -76,9 +76,11 @@ def panel(apply_fn, params, x, settings: dict, name: str) -> dict:
     'floor': {**own, 'steps': 4 * steps, 'restarts': max(4, restarts)},
     'topk, signs': {**own, 'objective': 'topk', 'rule': 'sign'},
   }
+  left_out = {*map_losses.TARGETED, 'border'}
+  if jax.eval_shape(explain, x, y).ndim < 3:  # tokens have no centre
+    left_out.add('mass_centre')
   for other in map_losses.OBJECTIVES:
-    spatial = x.ndim == explain(x[:1], y[:1]).ndim or other != 'mass_centre'
-    if other not in (*map_losses.TARGETED, 'border') and spatial:
+    if other not in left_out:
       tried[other] = {**own, 'objective': other}
 
   @functools.partial(jax.jit, static_argnums=0)

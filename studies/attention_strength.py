@@ -89,6 +89,8 @@ def curves(folder: pathlib.Path, bar: tqdm.tqdm) -> dict:
       predict,
       eps=EPS,
       k=TOP,
+      objective='topk',
+      rule='sign',
       restarts=RESTARTS,
       surrogate=surrogate,
     )

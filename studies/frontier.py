@@ -132,7 +132,7 @@ def measure(rows: list[dict], rounds: int) -> None:
     row['memory'] = programs[row['method']][2] / programs[IMPLICIT][2]
 
 
-def mean_map(row: dict, attack: str = 'topk') -> float:
+def mean_map(row: dict, attack: str = 'border') -> float:
   values = [v['mean'] for k, v in row['maps'].items() if k.endswith(attack)]
   return float(np.mean(values))
 

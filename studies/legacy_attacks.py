@@ -91,7 +91,7 @@ def short(row: Row) -> tuple:
 def ours(
   net: legacy.Network, row: Row, x: Array, y: Array, eps: float, select: str
 ) -> attacks.AttackResult:
-  """Our attack at its defaults on the map that the protocol reports."""
+  """Our attack on the map that the protocol reports."""
   run = functools.partial(
     attacks.attack_attribution,
     explain=net.explain(*short(row)),
@@ -100,6 +100,9 @@ def ours(
     k=row.k,
     select=select,
     objective=OBJECTIVE[select],
+    rule='sign',
+    steps=50,
+    restarts=3,
   )
   return jax.jit(lambda x, y, eps: run(KEY, x=x, y=y, eps=eps))(x, y, eps)
 

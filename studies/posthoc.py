@@ -72,7 +72,7 @@ def measure(row: dict, rounds: int) -> list[dict]:
     def attacked(x, y, explain=explain):
       found = attacks.attack_attribution(
         keys.stream(0, 'attack'), explain, predict, x, y, steps=STEPS,
-        restarts=1, **ball,
+        objective='topk', rule='sign', restarts=1, **ball,
       )  # fmt: skip
       noise = attacks.random_sign(
         keys.stream(0, 'noise'), explain, predict, x, y, **ball

@@ -89,6 +89,18 @@ def test_attacks_work_on_the_device_of_their_twin(method, one_device):
       assert x_adv.is_meta and score.is_meta
 
 
+@pytest.mark.parametrize('network', ['mlp', 'cnn'])
+def test_attacks_end_where_those_of_pytorch_do(network):
+  """What a time is compared for is one computation; this raises if not."""
+  pytest.importorskip('benchmarks.attacks_torch')
+  attacks.agreement(
+    argparse.Namespace(
+      network=network, options=curvature.NETWORKS[network][0],
+      method='gradient', chunk=None, size=8, path=2, threads=1,
+    )
+  )  # fmt: skip
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_attention_works_on_a_device(dtype, one_device):
   qkv = attention.draw(4, argparse.Namespace(heads=2, width=4))

@@ -29,7 +29,8 @@ def test_a_packed_sweep_unpacks_to_all_but_checkpoints_and_can_be_reported(
   (tmp_path / 'there').mkdir()
   moved = made.rename(tmp_path / 'there' / made.name)
   folder = pack.unpacked(moved)
-  names = {p.relative_to(folder).as_posix() for p in folder.rglob('*.*')}
+  files = (p for p in folder.rglob('*') if p.is_file())
+  names = {p.relative_to(folder).as_posix() for p in files}
   assert names == {
     'arm/config.json', 'arm/metrics.jsonl', 'arm/probes/0.npz'
   }  # fmt: skip

@@ -107,7 +107,10 @@ process.stdout.write(csv({
 """
 
 
-@pytest.mark.skipif(not shutil.which('node'), reason='node runs the script')
+@pytest.mark.skipif(
+  not shutil.which('node'),
+  reason='the script of a page is JavaScript: it takes node, no Python package',
+)
 def test_a_table_is_saved_with_intervals_apart_and_every_name():
   code = re.search(r'function csv\(.*?\n}\n', SCRIPT.read_text(), re.S)[0]
   done = subprocess.run(

@@ -1,8 +1,8 @@
 """Attack on attribution maps: iterated steps of Ghorbani et al. (arXiv
 1710.10547), restarted and annealed, with the prediction held fixed.
 
-Of the objectives, step rules and schedules that studies/attack_strength.py
-compares the default leaves least of the top-k set at equal gradients.
+Beside eight other objectives at equal gradients the default leaves the least of
+the top-k set at most radii and maps: studies/attack_strength.py.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""A small smooth network on CIFAR-10, a prepared set; attack_strength uses it.
+"""A small smooth network on CIFAR-10, a prepared set.
 
   python -m implicit_attr.main --config configs/cifar_cnn.py \
     --config.data.name=cifar10_jpeg --config.data.data_dir=…
 
-Seen, on CIFAR-10 re-encoded as JPEG (10,000 test images, seed 0): 73.7 % test
-accuracy; 21 to 25 minutes on two busy cores of an AMD EPYC, of which tracking
-took 8.4 %. docs/attack_strength.png is made from this run.
+Seen, on CIFAR-10 re-encoded as JPEG (10,000 test images, seed 0): 73.5 % test
+accuracy; 23 minutes of training on two busy cores of an AMD EPYC, of which
+tracking took 7.2 %.
 """
 
 from implicit_attr.configs import common

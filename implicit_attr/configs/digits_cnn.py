@@ -2,9 +2,9 @@
 
   python -m implicit_attr.main --config configs/digits_cnn.py
 
-Seen: 98.1 % test accuracy (360 images, seed 0); 110 s from nothing to the
+Seen: 98.1 % test accuracy (360 images, seed 0); 186 s from nothing to the
 report on two cores of an AMD EPYC, without a compilation cache. Tracking took
-6 % of training, two milestones included. Feeds every figure of the report.
+8 % of training, two milestones included. Feeds every figure of the report.
 """
 
 from implicit_attr.configs import common

@@ -3,8 +3,8 @@
   python -m implicit_attr.main --config configs/mnist10k_cnn.py \
     --config.data.data_dir=…
 
-Seen: 97.9 % test accuracy (2,000 images, seed 0); 8 minutes of training, 23 to
-the report, on two busy cores of an AMD EPYC. Its `:smoke` takes digits, which
+Seen: 97.9 % test accuracy (2,000 images, seed 0); 8 minutes of training on
+two busy cores of an AMD EPYC. Its `:smoke` takes digits, which
 every machine has.
 """
 

@@ -1,7 +1,7 @@
 """Mirrors of the record in trackers: TensorBoard, W&B, MLflow and trackio.
 
 metrics.jsonl is the record; a mirror shows its numbers to who watches in
-another program. Each name of `train.log_to` is a class of `MIRRORS`, whose
+another program. Each name of `train.log_to` is one of `MIRRORS`, whose
 package is imported only if it is asked for. Where a run is shown, by which
 account and whether online is up to the package and to its own variables, such
 as WANDB_MODE, MLFLOW_TRACKING_URI and TRACKIO_DIR.
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from implicit_attr import errors
-from implicit_attr.runs import records
+from implicit_attr.runs import reading, records
 
 LOG = logging.getLogger(__name__)
 PROJECT = 'implicit_attr'
@@ -60,44 +60,45 @@ class TensorBoard:
     self._writer.close()
 
 
-class Wandb:
-  """A run of Weights & Biases; lanes are runs side by side."""
+class Client:
+  """A run of Weights & Biases or of trackio, which are written to alike."""
 
   hides = False
 
-  def __init__(self, workdir: pathlib.Path, name: str, step: int, config: dict):
-    import wandb  # pyright: ignore[reportMissingImports]
+  def __init__(self, run: Any):
+    self._run = run
 
-    self._run = wandb.init(
+  def log(self, step: int, values: dict[str, float]) -> None:
+    self._run.log(values, step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+def wandb(workdir: pathlib.Path, name: str, step: int, config: dict) -> Client:
+  """Lanes are runs side by side."""
+  import wandb  # pyright: ignore[reportMissingImports]
+
+  return Client(
+    wandb.init(
       project=PROJECT, name=workdir.name, id=name, config=config,
       dir=str(workdir), resume='allow', reinit='create_new',
-    )  # fmt: skip
-
-  def log(self, step: int, values: dict[str, float]) -> None:
-    self._run.log(values, step=step)
-
-  def close(self) -> None:
-    self._run.finish()
+    )
+  )  # fmt: skip
 
 
-class Trackio:
-  """A run of trackio, which knows runs by their names."""
+def trackio(
+  workdir: pathlib.Path, name: str, step: int, config: dict
+) -> Client:
+  """Its runs are known by their names."""
+  import trackio  # pyright: ignore[reportMissingImports]
 
-  hides = False
-
-  def __init__(self, workdir: pathlib.Path, name: str, step: int, config: dict):
-    import trackio  # pyright: ignore[reportMissingImports]
-
-    self._run = trackio.init(
+  return Client(
+    trackio.init(
       project=PROJECT, name=f'{workdir.name}-{name}', config=config,
       resume='allow', embed=False,
-    )  # fmt: skip
-
-  def log(self, step: int, values: dict[str, float]) -> None:
-    self._run.log(values, step=step)
-
-  def close(self) -> None:
-    self._run.finish()
+    )
+  )  # fmt: skip
 
 
 class MLflow:
@@ -138,8 +139,8 @@ class MLflow:
 
 
 MIRRORS = {
-  'tensorboard': TensorBoard, 'wandb': Wandb, 'mlflow': MLflow,
-  'trackio': Trackio,
+  'tensorboard': TensorBoard, 'wandb': wandb, 'mlflow': MLflow,
+  'trackio': trackio,
 }  # fmt: skip
 PACKAGES = {name: name for name in MIRRORS} | {'tensorboard': 'tensorboardX'}
 
@@ -190,7 +191,7 @@ class Mirrors:
     config: Mapping[str, Any],
   ):
     self._seen, self._open = seen, {}
-    flat = dict(_flat(config))
+    flat = dict(reading.leaves(config))
     for name in names:
       try:
         self._open[name] = MIRRORS[name](workdir, _id(workdir), step, flat)
@@ -228,12 +229,3 @@ def _id(workdir: pathlib.Path) -> str:
   name = uuid.uuid4().hex[:12]
   records.write_json(path, {'id': name})
   return name
-
-
-def _flat(config: Mapping[str, Any], prefix: str = ''):
-  """Yields ('section.field', value)."""
-  for name, value in config.items():
-    if isinstance(value, Mapping):
-      yield from _flat(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}', value

@@ -14,7 +14,9 @@ from implicit_attr import errors
 LIMIT = 16 << 20
 """Bytes of an archive."""
 
-_MADE_AGAIN = {'checkpoints', 'figures', 'report.html', '.lock', 'tensorboard'}
+_LEFT_OUT = {
+  'checkpoints', 'figures', 'report.html', '.lock', 'tensorboard', 'wandb'
+}  # fmt: skip
 _END = '.tar.xz'
 
 
@@ -54,8 +56,8 @@ def pack(workdir: pathlib.Path) -> pathlib.Path:
 
 def _files(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
   for folder, below, names in os.walk(workdir):
-    below[:] = set(below) - _MADE_AGAIN
-    yield from (pathlib.Path(folder, n) for n in set(names) - _MADE_AGAIN)
+    below[:] = set(below) - _LEFT_OUT
+    yield from (pathlib.Path(folder, n) for n in set(names) - _LEFT_OUT)
 
 
 def unpacked(path: pathlib.Path) -> pathlib.Path:

@@ -74,7 +74,7 @@ def base(name: str) -> ml_collections.ConfigDict:
   config.train.update({'duration': '100 epochs', 'eval_every': '2%'})
   config.train.milestones.update({'train_loss': 0.1, 'test_accuracy': 0.93})
   config.track.update({'every': '50%'})
-  # docs/attack_strength.png: the attack is flat from 10 steps.
+  # as in docs/study_first.md.
   config.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
   config.evaluation.update({'eps': 0.06, 'attributions': MAPS})
   return config

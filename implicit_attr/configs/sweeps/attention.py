@@ -48,7 +48,7 @@ def get_config(arg=None):
     module, overrides = DATA[name]
     base = module.get_config('smoke' if small else None)
     base.evaluation.attributions = ('gradient', 'rollout') if small else MAPS
-    if not small:  # docs/attack_strength.png: the attack is flat from 10 steps
+    if not small:  # as in docs/study_first.md
       base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
       base.train.milestones.update(MILESTONES[name])
       if name == 'planted':  # 64 tokens; so all else is less, for time

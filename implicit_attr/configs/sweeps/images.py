@@ -107,7 +107,7 @@ def get_config(arg=None):
         base.train.milestones.update(chosen.milestones[loss])
         base.track.update({'every': '50%', 'examples': 32})
         base.evaluation.attributions = ('gradient', 'gradient_x_input')
-        # docs/attack_strength.png: the attack is flat from 10 steps.
+        # as in docs/study_first.md.
         base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
         if name != 'planted':
           base.data.data_dir = os.environ.get('TFDS_DATA_DIR')

@@ -49,7 +49,7 @@ def get_config(arg=None):
     base = module.get_config('smoke' if small else None)
     rates = RATES[loss][1:2] if small else RATES[loss]
     batches = (16, 32) if small else BATCHES
-    if not small:  # docs/attack_strength.png: the attack is flat from 10 steps
+    if not small:  # as in docs/study_first.md
       base.evaluation.update({'examples': 64, 'steps': 20, 'restarts': 1})
       base.evaluation.eps = 2 * base.evaluation.eps  # so that maps do change
       # What nearly every arm reaches.

@@ -35,13 +35,13 @@ def get_config(arg=None):
   base = cifar_resnet8.get_config()
   base.data.name = 'cifar10_jpeg'
   base.model.update({'norm': 'batch', 'width': 64})
-  base.optim.update({'momentum': 0.0, 'warmup': 'never'})
+  base.optim.warmup = 'never'
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
   base.train.duration = '14 epochs'
   base.track.update({'every': '50%', 'whole': 1024})
   base.evaluation.attributions = MAPS
   base.evaluation.eps = 2 / 255
-  rates, seeds = RATES, SEEDS
+  rates = RATES
   if 'small' in words:
     base.data.update({'name': 'planted', 'difficulty': 'easy', 'examples': 512})
     base.data.batch_size = 32
@@ -49,7 +49,7 @@ def get_config(arg=None):
     base.train.duration = '20 epochs'
     base.track.whole = 256
     base.evaluation.update({'examples': 32, 'attributions': ('gradient',)})
-    rates, seeds = RATES[:3], SEEDS[:3]
+    rates = RATES[:3]
   scale = 0.1 if 'momentum' in words else 1
   base.optim.momentum = 0.9 if 'momentum' in words else 0.0
   return ml_collections.ConfigDict({
@@ -59,6 +59,6 @@ def get_config(arg=None):
         'base': base,
         'overrides': {'optim.lr': round(lr * scale, 6), 'seed': seed},
       }
-      for lr, seed in itertools.product(rates, seeds)
+      for lr, seed in itertools.product(rates, SEEDS)
     ]
   })  # fmt: skip
