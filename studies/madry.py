@@ -78,7 +78,8 @@ def programs(
     found = attacks.attack_attribution(
       KEY, here.explain(*short), here.predict, x, y,
       eps=eps, k=K, select=select, objective=OBJECTIVE[select],
-      rule='sign', steps=50, restarts=args.restarts, surrogate=smooth if net.smooth_fn else None,
+      rule='sign', steps=50, restarts=args.restarts,
+      surrogate=smooth if net.smooth_fn else None,
     )  # fmt: skip
     value = judged(here, x, found.x_adv, y)[select]
     # What was found on few points need not be worse on all of them.
