@@ -175,6 +175,9 @@ def test_a_milestone_is_the_first_state_that_reached_it(built, folder):
   assert met(10, 0.9, 0.7) == {}
   assert met(15, 0.1, 0.95) == {'milestone/test_accuracy': 15}
   assert met(20, 0.0, 0.99) == {}
+  # A run that goes on before a milestone it once met has yet to reach it.
+  assert not folder.reached('test_accuracy', 14)
+  assert folder.reached('test_accuracy', 15)
   folder.close()
   for name, step in (('train_loss', 5), ('test_accuracy', 15)):
     assert folder.states[name].step == step

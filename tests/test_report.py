@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from implicit_attr import errors, report
-from implicit_attr.report import canvas, curvature_scatter, curves, maps
+from implicit_attr.report import (
+  canvas,
+  curvature_scatter,
+  curves,
+  maps,
+  summary,
+)
 from implicit_attr.runs import records
 
 MEAN = 0.41234
@@ -217,6 +223,14 @@ def test_reader_learns_what_was_trained_on_what(finished):
     'jax 0.10.2', 'abc123', 'loss <= 0.1', 'random signs: 0.712',
   ):  # fmt: skip
     assert part in text
+
+
+def test_reader_learns_at_which_milestone_a_run_ended(finished):
+  run = report.load(finished)
+  assert 'milestone' not in summary.story(run)[1]
+  run.config['train']['stop_at'] = 'train_loss'
+  said = 'for 4 epochs or until its milestone of the train loss; seed 3'
+  assert said in summary.story(run)[1]
 
 
 def test_config_values_are_escaped(finished):

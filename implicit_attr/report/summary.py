@@ -63,6 +63,8 @@ def story(run: Run) -> list[str]:
     how += clause('optim.schedule', ' ({} schedule)', plain)
   how += clause('data.batch_size', ', batches of {}')
   how += clause('train.duration', ', for {}')
+  if run.setting('train.stop_at', 'never') != 'never':
+    how += clause('train.stop_at', ' or until its milestone of the {}', plain)
   if run.setting('seed') is not None:
     how += f'; seed {run.setting("seed")}'
   return [f'{first}.', f'{how}.']
