@@ -1,6 +1,7 @@
 """Do imports go down the floors only, and stay light where they must?"""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -66,10 +67,10 @@ def part(path: pathlib.Path) -> str:
   return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
 
 
-def imports(path: pathlib.Path) -> set[str]:
-  """Dotted names that `path` imports, at any depth of the file."""
-  found = set()
-  for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: pathlib.Path, top_level: bool = False) -> set[str]:
+  """Dotted names that `path` imports, at any depth or at its top alone."""
+  tree, found = ast.parse(path.read_text()), set()
+  for node in tree.body if top_level else ast.walk(tree):
     if isinstance(node, ast.Import):
       found |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
@@ -133,6 +134,20 @@ for name in {wanted!r}:
     [sys.executable, '-c', code], capture_output=True, text=True
   )
   assert run.returncode == 0, run.stderr
+
+
+def test_no_module_waits_for_itself():
+  """Whichever module of the package is imported first, the others follow."""
+  modules = {
+    '.'.join(f.relative_to(PACKAGE.parent).with_suffix('').parts): f
+    for f in FILES
+  }
+  waits = {}
+  for module, file in modules.items():
+    names = imports(file, top_level=True)
+    names |= {name.rpartition('.')[0] for name in names}
+    waits[module] = names & set(modules)
+  graphlib.TopologicalSorter(waits).prepare()  # raises CycleError
 
 
 def test_no_file_is_over_300_lines():

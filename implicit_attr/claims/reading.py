@@ -13,6 +13,7 @@ import numpy as np
 from implicit_attr import attribution, errors, models
 from implicit_attr.runs import reading
 from implicit_attr.runs.reading import Evaluation, Run
+from implicit_attr.runs.records import leaves
 
 BASELINE = 'random_sign'
 PROTOCOL = ('eps', 'norm', 'k', 'steps', 'restarts', 'examples', 'options')
@@ -146,7 +147,7 @@ def _settings(run: Run) -> Record:
   other = {
     path: value
     for section in ('data', 'model', 'optim', 'loss', 'objective')
-    for path, value in reading.leaves(run.setting(section, {}), section)
+    for path, value in leaves(run.setting(section, {}), section)
     if path not in ('data.batch_size', 'data.data_dir', 'optim.lr')
   }
   return {

@@ -17,7 +17,7 @@ from implicit_attr.report import (
   tables,
   template,
 )
-from implicit_attr.runs import reading
+from implicit_attr.runs import reading, records
 from implicit_attr.runs.reading import Evaluation, Run
 
 
@@ -122,7 +122,7 @@ def _block(evaluation: Evaluation) -> _Block:
 def _sections(config: dict[str, Any]) -> list[tuple[str, list]]:
   """(section, its (key, value) pairs); keys outside sections come first."""
   sections: dict[str, list[tuple[str, str]]] = {'': []}
-  for path, value in reading.leaves(config):
+  for path, value in records.leaves(config):
     name, _, key = path.partition('.')
     pair = (key, _text(value)) if key else (name, _text(value))
     sections.setdefault(name if key else '', []).append(pair)

@@ -19,6 +19,7 @@ from implicit_attr.report import summary, tables
 from implicit_attr.report.tables import by
 from implicit_attr.runs import reading
 from implicit_attr.runs.reading import Run
+from implicit_attr.runs.records import leaves
 
 CURVES = ('param/lambda_max', 'param/edge', 'input/normalized_curvature')
 """Whose course over training is kept."""
@@ -168,7 +169,7 @@ def _apart(run: Run) -> dict[str, str]:
   return {
     name: json.dumps(value)
     for section in _SETS_APART
-    for name, value in reading.leaves(run.setting(section, {}), section)
+    for name, value in leaves(run.setting(section, {}), section)
     if name not in _OF_AN_ARM
   }
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from implicit_attr import errors
-from implicit_attr.runs import reading, records
+from implicit_attr.runs import records
 
 LOG = logging.getLogger(__name__)
 PROJECT = 'implicit_attr'
@@ -191,7 +191,7 @@ class Mirrors:
     config: Mapping[str, Any],
   ):
     self._seen, self._open = seen, {}
-    flat = dict(reading.leaves(config))
+    flat = dict(records.leaves(config))
     for name in names:
       try:
         self._open[name] = MIRRORS[name](workdir, _id(workdir), step, flat)

@@ -210,15 +210,6 @@ def probes(
   return measured, files.problems
 
 
-def leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-  """('a.b', value) of every value in a nested config."""
-  if isinstance(value, dict) and (value or not path):
-    for name, inner in value.items():
-      yield from leaves(inner, f'{path}.{name}' if path else name)
-  else:
-    yield path, value
-
-
 def _names(path: pathlib.Path, part: str) -> list[str]:
   """Checkpoints with a JSON file in a folder, those of comparisons first."""
   there = sorted(file.stem for file in (path / part).glob('*.json'))

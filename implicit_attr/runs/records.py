@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, BinaryIO
 
@@ -215,6 +215,15 @@ def parsed(data: bytes) -> Any:
     raise ValueError(f'line {line} is not UTF-8') from e
   except RecursionError as e:
     raise ValueError('brackets within brackets, too many') from e
+
+
+def leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+  """('a.b', value) of every value in a nested config."""
+  if isinstance(value, dict) and (value or not path):
+    for name, inner in value.items():
+      yield from leaves(inner, f'{path}.{name}' if path else name)
+  else:
+    yield path, value
 
 
 def write_status(

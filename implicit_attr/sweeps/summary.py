@@ -93,7 +93,7 @@ def _read(workdir: pathlib.Path) -> Row:
     'status': run.status.get('status', 'unfinished'),
     'step': run.status.get('step', last),
     'message': run.status.get('message', ''),
-    'config': dict(reading.leaves(run.config)),
+    'config': dict(records.leaves(run.config)),
     'metrics': run.ends,
     'evaluation': evaluation,
     'problems': run.damages,
