@@ -315,3 +315,21 @@ def test_a_batch_of_the_device_is_the_batch_of_the_host_with_lanes():
     batch = jax.jit(data.assemble)(table, draw)
     for name, value in one.train_set.batch_at(7).items():
       np.testing.assert_array_equal(batch[name], value)
+
+
+def test_scores_and_milestones_are_of_the_average_weights(tmp_path):
+  """Training goes on from the last ones; both are in the checkpoint."""
+  built = build(optim__average=0.9, optim__lr=0.3)
+  (run,) = loop.train(Lanes.of([built]), [tmp_path])
+  state, test = run.states['last'], built.test_set.examples(np.arange(360))
+
+  def loss(params):
+    logits, _ = built.module.apply({'params': params}, test['image'])
+    chosen = np.take_along_axis(
+      np.asarray(jax.nn.log_softmax(logits)), test['label'][:, None], 1
+    )
+    return -float(chosen.mean())
+
+  *_, last = read_metrics(tmp_path)
+  assert last['eval/loss'] == pytest.approx(loss(state.average[0]), rel=1e-4)
+  assert abs(loss(state.params) / last['eval/loss'] - 1) > 1e-3

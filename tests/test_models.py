@@ -238,6 +238,28 @@ def test_batch_statistics_move_in_training_only(images):
   assert all(not np.allclose(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_stochastic_depth_leaves_branches_out_by_block_in_training_only(images):
+  """Block l of n at l / n of the rate; nothing is drawn in evaluation."""
+  module = models.build('resnet8', width=2, num_classes=3, stochastic_depth=0.6)
+  plain = models.build('resnet8', width=2, num_classes=3)
+  x = np.repeat(images[:1].astype(np.float32), 4000, 0)
+  params = jax.jit(plain.init)(jax.random.key(0), x[:1])['params']
+  run = lambda module, **options: jax.jit(
+    lambda p, x: module.apply({'params': p}, x, **options)
+  )(params, x)
+  np.testing.assert_array_equal(run(module)[0], run(plain)[0])
+  key = jax.random.key(1)
+  layers = run(module, train=True, rngs={'dropout': key})[1]['layers']
+  again = run(module, train=True, rngs={'dropout': key})[1]['layers']
+  np.testing.assert_array_equal(layers[-1], again[-1])
+  for outcomes, layer in ((2, layers[0]), (4, layers[1]), (8, layers[2])):
+    seen = np.round(np.asarray(layer).reshape(len(x), -1), 4)
+    rows, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(rows) == outcomes
+    least = {2: 0.2, 4: 0.2 * 0.4, 8: 0.2 * 0.4 * 0.4}[outcomes]
+    assert counts.min() / len(x) == pytest.approx(least, abs=0.02)
+
+
 def test_initial_weights_are_one_draw_that_jit_does_not_change():
   module = models.build('mlp', widths=(300, 200))
   x = jnp.zeros((1, 10, 10, 1))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_objectives import CE, KEY, draw, network, quick
 
@@ -634,6 +635,31 @@ def test_sam_has_the_gradient_of_displaced_parameters(x64):
     found,
     slope(away),
   )
+
+
+def test_mixup_is_cross_entropy_to_the_mixed_labels_of_mixed_images():
+  """Images that say which examples went into them, in which shares."""
+  n, classes = 6, 4
+  weights = jax.random.normal(jax.random.key(1), (n, classes))
+  batch = {'image': jnp.eye(n), 'label': jnp.asarray([0, 1, 2, 3, 0, 1])}
+  apply_fn = lambda params, x: (x @ params, {'seen': x})
+  loss_fn = OBJECTIVES['mixup'](apply_fn, CE, weight=0.8)
+  shares = []
+  for i in range(200):
+    key = jax.random.key(i)
+    found, aux = loss_fn(weights, batch, key)
+    again, _ = loss_fn(weights, batch, key)
+    np.testing.assert_array_equal(found, again)
+    z = np.asarray(aux['seen'])
+    np.testing.assert_allclose(z.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(z.sum(0), 1, rtol=1e-6)  # an order of them
+    labels = z @ np.eye(classes)[batch['label']]
+    wanted = optax.softmax_cross_entropy(z @ weights, labels)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    shares += np.diag(z)[np.diag(z) < 0.9999][:1].tolist()
+  # Beta(α, α): mean 1/2, variance 1 / (4 (2 α + 1)).
+  assert np.mean(shares) == pytest.approx(0.5, abs=0.07)
+  assert np.var(shares) == pytest.approx(1 / (4 * 2.6), rel=0.15)
 
 
 def test_zero_maps_and_zero_gradients_leave_finite_numbers():

@@ -1,5 +1,7 @@
 """Is a step the arithmetic it says: sums over examples, divided once?"""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,49 @@ def test_adamw_is_the_one_of_optax():
     )
     theta = optax.apply_updates(theta, delta)
   close(state.params, theta, 1e-5)
+
+
+def test_the_average_is_exponential_over_the_states_after_each_update():
+  """Of weights and statistics; its first steps do not linger, and a counter
+  is the newest one."""
+  _, tx, _, sums = setting()
+  module = models.build('mlp', widths=(8,), num_classes=CLASSES)
+  one = jnp.zeros((1, 4, 4, 1))
+  state = train.init(module, tx, jax.random.key(0), one, average=True)
+  statistics = {'mean': jnp.zeros(3), 'seen': jnp.int32(0)}
+  state = dataclasses.replace(
+    state, model_state=statistics, average=(state.params, statistics)
+  )
+  update = jax.jit(train.make_update(tx, decay=0.5))
+  wanted = jax.device_get(state.average)
+  for i in range(12):
+    found = sums(state.params, {}, batch(6, i), jax.random.key(0))
+    seen = {'mean': jnp.full(3, i + 1.0), 'seen': jnp.int32(i + 1)}
+    state = update(state, found | {'model_state': seen}, lr32(0.3))
+    decay = min(0.5, (1 + i) / (10 + i))
+    mix = lambda a, b, d=decay: d * a + (1 - d) * np.asarray(b)
+    wanted = jax.tree.map(mix, wanted, (state.params, state.model_state))
+  assert decay == 0.5  # from the ninth step on
+  found_params, found_statistics = state.average
+  assert int(found_statistics['seen']) == 12
+  assert found_statistics['seen'].dtype == jnp.int32
+  close(found_params, wanted[0], 1e-5)
+  close(found_statistics['mean'], wanted[1]['mean'], 1e-5)
+
+
+def test_a_state_is_measured_at_its_average_and_trained_at_its_last_weights():
+  module, tx, state, sums = setting()
+  assert state.averaged is state
+  key, one = jax.random.key(0), jnp.zeros((1, 4, 4, 1))
+  other = train.init(module, tx, key, one, average=True)
+  found = sums(state.params, {}, batch(6), key)
+  state = train.make_update(tx)(state, found, lr32(0.3))
+  other = train.make_update(tx, 0.9)(other, found, lr32(0.3))
+  close(other.params, state.params)
+  close(other.averaged.params, other.average[0])
+  first = other.params['first']['kernel'], other.average[0]['first']['kernel']
+  assert float(jnp.max(jnp.abs(first[0] - first[1]))) > 1e-4
+  assert int(other.averaged.step) == 1 and other.averaged.average is None
 
 
 def test_one_compilation_serves_every_step_rate_and_seed():

@@ -38,6 +38,7 @@ def base() -> ml_collections.ConfigDict:
       'weight_decay': 0.0,
       'schedule': 'constant',
       'warmup': 'never',
+      'average': 0.0,  # decay of average weights, which are then measured
     },
     'loss': {'name': 'cross_entropy', 'label_smoothing': 0.0},  # losses.make
     'objective': {  # objectives.make

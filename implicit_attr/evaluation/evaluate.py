@@ -189,7 +189,7 @@ def find_all(
   states = {
     name: known.get(name) or find(experiment, workdir, name) for name in names
   }
-  states = {name: state for name, state in states.items() if state}
+  states = {name: state.averaged for name, state in states.items() if state}
   errors.require(
     '--workdir', str(workdir), bool(states),
     f'a run that has one of the checkpoints {", ".join(names)}',

@@ -98,10 +98,10 @@ def build(name: str, **options: Any) -> nn.Module | Own:
   two softplus), mean and std (of the pixels, one number or one per channel).
   mlp: widths, gain (of the weights at the start). cnn: width, depth,
   downsample, hidden. madry: width, hidden, pool ('max' or 'avg'). resnetN:
-  width, norm.
+  width, norm, stochastic_depth (in [0, 0.99]).
   vit: size (one of `SIZES`) and, over it, patch, width, depth, heads,
   mlp_ratio; readout, attention (one of `KERNELS`), qk_norm, temperature,
-  layer_scale (initial value, 0 for none), stochastic_depth (in [0, 0.99]).
+  layer_scale (initial value, 0 for none), stochastic_depth.
 
   The module's call is (x, train=False, beta=None) -> (logits, out).
 

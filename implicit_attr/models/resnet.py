@@ -12,6 +12,7 @@ from implicit_attr.models import initial
 from implicit_attr.models.activations import activate
 from implicit_attr.models.conv import Conv
 from implicit_attr.models.inputs import Scale, standardise
+from implicit_attr.models.stochastic_depth import stay
 from implicit_attr.types import Array
 
 STAGES = {
@@ -57,6 +58,7 @@ class ResNet(nn.Module):
   std: Scale = 1.0
   width: int = 16
   norm: str = 'none'
+  stochastic_depth: float = 0.0
 
   init = initial.init
 
@@ -71,7 +73,8 @@ class ResNet(nn.Module):
     """
     act = activate(self.activation, self.beta if beta is None else beta)
     bare = self.norm == 'none'
-    branch_gain = 2.0 / sum(self.stages) if bare else 2.0
+    depth = sum(self.stages)
+    branch_gain = 2.0 / depth if bare else 2.0
 
     def conv(features, name, size=3, stride=1, gain=2.0):
       return Conv(features, size, stride, bare, gain, name=name)
@@ -91,6 +94,8 @@ class ResNet(nn.Module):
         y = act(norm(y, f'{name}_norm_0'))
         y = conv(width, f'{name}_conv_1', gain=branch_gain)(y)
         y = norm(y, f'{name}_norm_1')
+        block = sum(self.stages[:i]) + j
+        y = stay(self, y, self.stochastic_depth if train else 0.0, block, depth)
         if x.shape != y.shape:
           x = conv(width, f'{name}_skip', size=1, stride=stride, gain=1.0)(x)
           x = norm(x, f'{name}_skip_norm')

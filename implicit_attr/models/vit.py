@@ -8,7 +8,6 @@ the same weights: `interventions.swap_kernel(module, 'linear')`.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -18,6 +17,7 @@ from implicit_attr.models.activations import activate
 from implicit_attr.models.attention import KERNELS, attend
 from implicit_attr.models.features import feature_pair
 from implicit_attr.models.inputs import Scale, standardise
+from implicit_attr.models.stochastic_depth import stay
 from implicit_attr.types import Array
 
 READOUTS = ('cls', 'mean')
@@ -156,12 +156,8 @@ class ViT(nn.Module):
 
   def _stay(self, y: Array, block: int, train: bool) -> Array:
     """The branch y [B, L, D], or nothing of it for some examples."""
-    drop = self.stochastic_depth * (block + 1) / self.depth
-    if not train or not drop:
-      return y
-    key = self.make_rng('dropout')
-    stays = jax.random.bernoulli(key, 1 - drop, (y.shape[0], 1, 1))
-    return jnp.where(stays, y / (1 - drop), 0)
+    most = self.stochastic_depth if train else 0.0
+    return stay(self, y, most, block, self.depth)
 
 
 def scores(

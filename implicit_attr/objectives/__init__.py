@@ -23,6 +23,7 @@ from implicit_attr.objectives.hessian import hessian_penalty
 from implicit_attr.objectives.ig_norm import ig_norm, ig_sum_norm
 from implicit_attr.objectives.igr import igr
 from implicit_attr.objectives.llr import llr
+from implicit_attr.objectives.mixup import mixup
 from implicit_attr.objectives.plain import plain
 from implicit_attr.objectives.sam import sam
 from implicit_attr.objectives.scorpio import scorpio
@@ -49,6 +50,7 @@ OBJECTIVES: dict[str, Callable[..., LossFn]] = {
   'pgd': pgd,
   'trades': trades,
   'sam': sam,
+  'mixup': mixup,
 }
 
 FIRST_ORDER = (
@@ -56,7 +58,8 @@ FIRST_ORDER = (
   'fgsm',
   'pgd',
   'trades',
-  'sam',  # no second derivatives at all
+  'sam',
+  'mixup',  # no second derivatives at all
   'hessian_penalty',
   'cure',
   'ssr',

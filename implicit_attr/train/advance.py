@@ -28,7 +28,8 @@ def make_train_step(experiment: Experiment) -> Callable:
       experiment.settings.train.precision,
     )
   )
-  update = make_update(experiment.tx)
+  optim = experiment.settings.optim
+  update = make_update(experiment.tx, optim.average)
   if experiment.mesh.mode == 'pmap':  # `sums` is spread and compiled already
     update = jax.jit(update, donate_argnums=0)
 

@@ -58,7 +58,10 @@ class Experiment:
   def draw(self, seed: jax.typing.ArrayLike) -> train.State:
     """The state at step 0 of any seed; to be jitted."""
     one = jnp.zeros((1, *self.train_set.shape), jnp.float32)
-    return train.init(self.module, self.tx, keys.stream(seed, 'init'), one)
+    return train.init(
+      self.module, self.tx, keys.stream(seed, 'init'), one,
+      average=self.settings.optim.average > 0,
+    )  # fmt: skip
 
   @functools.cached_property
   def out(self) -> dict[str, Tree]:

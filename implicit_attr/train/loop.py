@@ -134,8 +134,8 @@ class Training:
     if self._first < self._total and isinstance(self._advance, Program):
       each = self._feed(self._first, 1)
       self._advance.prepare(*self._arguments(self._first, 1, each))
-    self._tracker.prepare(self._state, self._memory)
-    self._scorer.prepare(self._state)
+    self._tracker.prepare(self._state.averaged, self._memory)
+    self._scorer.prepare(self._state.averaged)
 
   def _over(self, step: int) -> bool:
     """Whether every lane has reached what `train.stop_at` names."""
@@ -162,7 +162,7 @@ class Training:
     if cadence.due(step, self._every['eval'], self._total):
       jax.block_until_ready(self._state.params)  # updates are not put aside
       with self._progress.aside():
-        records = self._scorer(self._state)
+        records = self._scorer(self._state.averaged)
         for i, run in live:
           state = lambda i=i: self._mesh.fetch(self._lanes.take(self._state, i))
           new = run.milestones(step, records[i], state)
@@ -171,7 +171,7 @@ class Training:
     alive = np.array([run.live(step) for run in self._runs])
     spent = self._tracker.seconds
     measured, self._memory = self._tracker(
-      step, self._state, self._memory, alive, met
+      step, self._state.averaged, self._memory, alive, met
     )
     self._progress.leave_out(self._tracker.seconds - spent)
     return [a | b for a, b in zip(records, measured, strict=True)]

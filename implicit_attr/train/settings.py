@@ -37,8 +37,7 @@ from implicit_attr.train.checks import (
 from implicit_attr.train.step import PRECISIONS
 
 CHECKPOINTS = ('last', 'train_loss', 'test_accuracy')
-"""Runs are compared at a fixed duration, and where each first reached a train
-loss and a test accuracy: three orders that may differ, which is a result."""
+"""A fixed duration, and where a train loss and a test accuracy were reached."""
 
 SIMILARITIES = ('ssim', 'lens_recall')
 """Columns by option, beside the five that every evaluation has."""
@@ -121,7 +120,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  """`train.optimizer` and `train.learning_rates`."""
+  """`train.optimizer`, `learning_rates` and `make_update`."""
 
   name: Annotated[str, one_of(lambda: optim.OPTIMIZERS)]
   lr: Annotated[float, real(0, open_low=True)]
@@ -130,6 +129,7 @@ class Optim:
   weight_decay: Annotated[float, real(0)]
   schedule: Annotated[str, one_of(lambda: optim.SCHEDULES)]
   warmup: Annotated[str, words]
+  average: Annotated[float, real(0, 0.99999)] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

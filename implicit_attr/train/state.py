@@ -1,7 +1,7 @@
 """The state of a training run at one step, and how it begins.
 
 Everything else (batch order, randomness, learning rate) is a function of the
-config and the step, so these four fields are what a checkpoint holds.
+config and the step, so these fields are what a checkpoint holds.
 """
 
 import dataclasses
@@ -17,22 +17,46 @@ from implicit_attr.types import ApplyFn, Array, Params, Tree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """step [] int32: updates already applied; model_state: batch statistics."""
+  """step [] int32: updates already applied; model_state: batch statistics.
+
+  average: (params, model_state), each a mean over steps, or None.
+  """
 
   step: Array
   params: Params
   model_state: Tree
   opt_state: Tree
+  average: Tree = None
+
+  @property
+  def averaged(self) -> 'State':
+    """The state to be measured: average weights for the last, if there are."""
+    if self.average is None:
+      return self
+    params, model_state = self.average
+    return dataclasses.replace(
+      self, params=params, model_state=model_state, average=None
+    )
 
 
 def init(
-  module: Any, tx: optax.GradientTransformation, key: Array, x: Array
+  module: Any,
+  tx: optax.GradientTransformation,
+  key: Array,
+  x: Array,
+  average: bool = False,
 ) -> State:
-  """State at step 0; `x` [1, H, W, C] gives the shape; jit it."""
+  """State at step 0; `x` [1, H, W, C] gives the shape; jit it.
+
+  With `average` it has one, which `make_update` moves.
+  """
   variables = module.init(key, x)
   params = variables['params']
   model_state = {k: v for k, v in variables.items() if k != 'params'}
-  return State(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
+  return State(
+    jnp.zeros((), jnp.int32), params, model_state, tx.init(params),
+    (params, model_state) if average else None,
+  )  # fmt: skip
 
 
 def frozen(module: Any, model_state: Tree) -> ApplyFn:

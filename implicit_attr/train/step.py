@@ -5,7 +5,6 @@ results of two halves of a batch gives the result of the whole. `update` sees
 only sums, divides once, and is the same arithmetic on every device.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -81,9 +80,14 @@ def _cast(tree: Tree, precision: str) -> Tree:
 
 
 def make_update(
-  tx: optax.GradientTransformation,
+  tx: optax.GradientTransformation, decay: float = 0.0
 ) -> Callable[[State, Sums, Array], State]:
-  """update(state, sums, lr): `tx` gives a direction, `lr` is traced."""
+  """update(state, sums, lr): `tx` gives a direction, `lr` is traced.
+
+  The average of a state that has one moves by 1 - min(decay, (1 + t)/(10 + t))
+  of the way to the weights and statistics after update t + 1: an exponential
+  moving average whose first steps do not linger.
+  """
 
   def update(state, sums, lr):
     grad = jax.tree.map(lambda g: g / sums['n'], sums['grad'])
@@ -91,15 +95,22 @@ def make_update(
     params = jax.tree.map(
       lambda p, d: p - lr.astype(p.dtype) * d, state.params, direction
     )
-    return dataclasses.replace(
-      state,
-      step=state.step + 1,
-      params=params,
-      model_state=sums['model_state'],
-      opt_state=opt_state,
-    )
+    model_state, average = sums['model_state'], state.average
+    if average is not None:
+      t = state.step.astype(jnp.float32)
+      share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+      move = lambda new, old: _moved(new, old, share)
+      average = jax.tree.map(move, (params, model_state), average)
+    return State(state.step + 1, params, model_state, opt_state, average)
 
   return update
+
+
+def _moved(new: Array, old: Array, share: Array) -> Array:
+  """`old`, by `share` of the way to `new`; a counter is the new one."""
+  if not jnp.issubdtype(new.dtype, jnp.inexact):
+    return new
+  return old + share.astype(new.dtype) * (new - old)
 
 
 def make_advance(
