@@ -536,14 +536,15 @@ def test_no_runs_at_all_have_no_correlation():
 SCATTERS = (0.05, 0.1, 0.3, 1.0)
 
 
-def chain(rng, scatter, *, mediated, seeds=5, lrs=3, batches=3):
+def chain(rng, scatter, *, mediated, seeds=5, lrs=3, batches=3, uneven=0.0):
   """Runs in which rate and batch move both curvatures along curves; only if
-  `mediated` does the input follow the parameters from seed to seed as well."""
+  `mediated` does the input follow the parameters from seed to seed as well.
+  The largest rate scatters by exp(uneven) times the least."""
   bends, found = rng.uniform(-2, 2, 2), []
   luck = 0.5 * scatter * rng.standard_normal((seeds, 2))
   for seed, i, j in itertools.product(range(seeds), range(lrs), range(batches)):
     a, b = i / (lrs - 1), j / (batches - 1)
-    noise = scatter * rng.standard_normal(3)
+    noise = scatter * math.exp(uneven * (a - 0.5)) * rng.standard_normal(3)
     bend = -3 * a + b + bends[0] * a**2 + luck[seed, 0] + noise[0]
     beside = -3 * a**2 + b + bends[1] * a + luck[seed, 1] + noise[1]
     inside = bend + noise[1] if mediated else beside
@@ -576,9 +577,19 @@ def test_curvatures_side_by_side_are_no_chain(scatter, seeds):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('seeds', [3, 4, 5])
+def test_nor_are_they_where_some_settings_scatter_more(seeds):
+  options = {'mediated': False, 'seeds': seeds, 'uneven': 1.5}
+  assert chains_supported(0.1, TREES, **options) <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seeds', [3, 4, 5])
 @pytest.mark.parametrize('scatter', SCATTERS)
-def test_a_mediated_chain_of_five_seeds_is_found(scatter):
-  assert chains_supported(scatter, TREES, mediated=True) >= 80
+def test_a_mediated_chain_is_found(scatter, seeds):
+  """Save where three seeds scatter by a factor of e: 73 of 100."""
+  least = 65 if (seeds, scatter) == (3, SCATTERS[-1]) else 80
+  assert chains_supported(scatter, TREES, mediated=True, seeds=seeds) >= least
 
 
 @pytest.mark.parametrize('scatter', SCATTERS[::3])

@@ -83,8 +83,9 @@ def within_settings(
   factors without an order, so no effect of the rate, however curved, and no
   luck that a seed has everywhere is left; ranks of the rest are correlated.
   The interval is on Fisher's scale with as many degrees of freedom as the
-  factors leave, and no narrower than a jackknife over settings or one over
-  seeds says.
+  factors leave and, from five seeds on, no narrower than a jackknife over
+  settings or one over seeds says. With fewer, these are mostly noise, and the
+  larger of them would hide most true chains (docs/verdicts.md).
 
   Returns:
     The estimate; NaN from -1 to 1 where fewer than four degrees of freedom, or
@@ -110,7 +111,7 @@ def within_settings(
   if not np.isfinite(rho):
     return Estimate(float('nan'), -1.0, 1.0, n)
   variance = (1 + rho**2 / 2) / (free - 2)
-  for place in places:
+  for place in places if places[1].max() >= 4 else ():
     without = [correlation(place != c)[0] for c in range(place.max() + 1)]
     z = _fisher(np.array(without))
     z = z[np.isfinite(z)]
