@@ -71,6 +71,7 @@ class Runs:
       "--config.evaluation.attributions=('gradient',)",
       '--config.evaluation.steps=1',
       '--config.model.widths=(16,)',
+      '--config.optim.average=0.9',
     ]
     self._server.stdin.write(json.dumps(args) + '\n')
     self._server.stdin.flush()

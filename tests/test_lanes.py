@@ -149,7 +149,7 @@ EVERY_FIELD = (
 def test_a_lane_is_its_single_run_in_every_traced_field(tmp_path):
   common = {
     'objective__name': 'gradient_penalty', 'data__label_noise': 0.2,
-    'optim__schedule': 'cosine',
+    'optim__schedule': 'cosine', 'optim__average': 0.9,
     # Reached by the first lane alone, between measurements.
     'train__milestones__train_loss': 2.3,
     'evaluation__checkpoints': ('last', 'train_loss'),

@@ -331,5 +331,7 @@ def test_scores_and_milestones_are_of_the_average_weights(tmp_path):
     return -float(chosen.mean())
 
   *_, last = read_metrics(tmp_path)
-  assert last['eval/loss'] == pytest.approx(loss(state.average[0]), rel=1e-4)
+  assert last['eval/loss'] == pytest.approx(
+    loss(state.averaged.params), rel=1e-4
+  )
   assert abs(loss(state.params) / last['eval/loss'] - 1) > 1e-3

@@ -99,10 +99,11 @@ def test_the_average_is_exponential_over_the_states_after_each_update():
   state = train.init(module, tx, jax.random.key(0), one, average=True)
   statistics = {'mean': jnp.zeros(3), 'seen': jnp.int32(0)}
   state = dataclasses.replace(
-    state, model_state=statistics, average=(state.params, statistics)
-  )
+    state, model_state=statistics,
+    opt_state=state.opt_state._replace(model_state=statistics),
+  )  # fmt: skip
   update = jax.jit(train.make_update(tx, decay=0.5))
-  wanted = jax.device_get(state.average)
+  wanted = jax.device_get((state.params, statistics))
   for i in range(12):
     found = sums(state.params, {}, batch(6, i), jax.random.key(0))
     seen = {'mean': jnp.full(3, i + 1.0), 'seen': jnp.int32(i + 1)}
@@ -111,7 +112,7 @@ def test_the_average_is_exponential_over_the_states_after_each_update():
     mix = lambda a, b, d=decay: d * a + (1 - d) * np.asarray(b)
     wanted = jax.tree.map(mix, wanted, (state.params, state.model_state))
   assert decay == 0.5  # from the ninth step on
-  found_params, found_statistics = state.average
+  _, found_params, found_statistics = state.opt_state
   assert int(found_statistics['seen']) == 12
   assert found_statistics['seen'].dtype == jnp.int32
   close(found_params, wanted[0], 1e-5)
@@ -127,10 +128,10 @@ def test_a_state_is_measured_at_its_average_and_trained_at_its_last_weights():
   state = train.make_update(tx)(state, found, lr32(0.3))
   other = train.make_update(tx, 0.9)(other, found, lr32(0.3))
   close(other.params, state.params)
-  close(other.averaged.params, other.average[0])
-  first = other.params['first']['kernel'], other.average[0]['first']['kernel']
+  first = [s.params['first']['kernel'] for s in (other, other.averaged)]
   assert float(jnp.max(jnp.abs(first[0] - first[1]))) > 1e-4
-  assert int(other.averaged.step) == 1 and other.averaged.average is None
+  assert int(other.averaged.step) == 1
+  assert jax.tree.structure(other.averaged) == jax.tree.structure(state)
 
 
 def test_one_compilation_serves_every_step_rate_and_seed():

@@ -1,11 +1,11 @@
 """The state of a training run at one step, and how it begins.
 
 Everything else (batch order, randomness, learning rate) is a function of the
-config and the step, so these fields are what a checkpoint holds.
+config and the step, so these four fields are what a checkpoint holds.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +17,28 @@ from implicit_attr.types import ApplyFn, Array, Params, Tree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """step [] int32: updates already applied; model_state: batch statistics.
-
-  average: (params, model_state), each a mean over steps, or None.
-  """
+  """step [] int32: updates already applied; model_state: batch statistics."""
 
   step: Array
   params: Params
   model_state: Tree
   opt_state: Tree
-  average: Tree = None
 
   @property
   def averaged(self) -> 'State':
     """The state to be measured: average weights for the last, if there are."""
-    if self.average is None:
+    if not isinstance(self.opt_state, Averaging):
       return self
-    params, model_state = self.average
-    return dataclasses.replace(
-      self, params=params, model_state=model_state, average=None
-    )
+    tx_state, params, model_state = self.opt_state
+    return State(self.step, params, model_state, tx_state)
+
+
+class Averaging(NamedTuple):
+  """An opt_state with means over steps, which `make_update` moves."""
+
+  tx_state: Tree
+  params: Params
+  model_state: Tree
 
 
 def init(
@@ -48,15 +50,15 @@ def init(
 ) -> State:
   """State at step 0; `x` [1, H, W, C] gives the shape; jit it.
 
-  With `average` it has one, which `make_update` moves.
+  With `average` its opt_state is an `Averaging`.
   """
   variables = module.init(key, x)
   params = variables['params']
   model_state = {k: v for k, v in variables.items() if k != 'params'}
-  return State(
-    jnp.zeros((), jnp.int32), params, model_state, tx.init(params),
-    (params, model_state) if average else None,
-  )  # fmt: skip
+  opt_state: Tree = tx.init(params)
+  if average:
+    opt_state = Averaging(opt_state, params, model_state)
+  return State(jnp.zeros((), jnp.int32), params, model_state, opt_state)
 
 
 def frozen(module: Any, model_state: Tree) -> ApplyFn:

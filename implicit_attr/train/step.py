@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_attr.train.state import State
+from implicit_attr.train.state import Averaging, State
 from implicit_attr.types import ApplyFn, Array, Batch, LossFn, Params, Tree
 
 Sums = dict[str, Tree]
@@ -84,24 +84,28 @@ def make_update(
 ) -> Callable[[State, Sums, Array], State]:
   """update(state, sums, lr): `tx` gives a direction, `lr` is traced.
 
-  The average of a state that has one moves by 1 - min(decay, (1 + t)/(10 + t))
-  of the way to the weights and statistics after update t + 1: an exponential
-  moving average whose first steps do not linger.
+  In an `Averaging` the means go 1 - min(decay, (1 + t) / (10 + t)) of the way
+  to weights and statistics after update t + 1: exponential moving averages
+  whose first steps do not linger.
   """
 
   def update(state, sums, lr):
     grad = jax.tree.map(lambda g: g / sums['n'], sums['grad'])
-    direction, opt_state = tx.update(grad, state.opt_state, state.params)
+    means = state.opt_state
+    averages = isinstance(means, Averaging)
+    opt_state = means.tx_state if averages else means
+    direction, opt_state = tx.update(grad, opt_state, state.params)
     params = jax.tree.map(
       lambda p, d: p - lr.astype(p.dtype) * d, state.params, direction
     )
-    model_state, average = sums['model_state'], state.average
-    if average is not None:
+    model_state = sums['model_state']
+    if averages:
       t = state.step.astype(jnp.float32)
       share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
       move = lambda new, old: _moved(new, old, share)
-      average = jax.tree.map(move, (params, model_state), average)
-    return State(state.step + 1, params, model_state, opt_state, average)
+      means = jax.tree.map(move, (params, model_state), tuple(means[1:]))
+      opt_state = Averaging(opt_state, *means)
+    return State(state.step + 1, params, model_state, opt_state)
 
   return update
 
