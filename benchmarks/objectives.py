@@ -52,6 +52,7 @@ def rows(steps: int, points: int, inner: int) -> list[tuple]:
   )  # fmt: skip
   return [
     ('none', 'none', {}, 'P', lambda u: 1),
+    ('mixup', 'mixup', {}, 'P', lambda u: 1),
     ('sam', 'sam', {}, '2 P', lambda u: 2),
     ('gradient_penalty', 'gradient_penalty', {}, 'D', lambda u: u['D']),
     ('gradient_alignment', 'gradient_alignment', {}, 'G + D',
