@@ -36,17 +36,22 @@ def value(record: dict, name: str) -> float:
   return 255 * 2.0**found if name == 'log2_eps50' else found
 
 
+def line(record: dict) -> str:
+  """What is varied beside the rate."""
+  return record['attention'] or f'batch {record["batch_size"]}'
+
+
 def table(records: list[dict]) -> None:
   """One line a setting: means over its seeds."""
   setting = lambda r: (r['map'], r['other'], r['batch_size'], r['lr'])
   measures = 'accuracy | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
-  print(f'map, batch, rate, seeds | {measures}')
+  print(f'map, batch or kernel, rate, seeds | {measures}')
   for _, alike in itertools.groupby(sorted(records, key=setting), setting):
     alike = list(alike)
     mean = lambda name, alike=alike: np.mean([value(r, name) for r in alike])
     first = alike[0]
     print(
-      first['map'], first['batch_size'], f'{first["lr"]:g}', len(alike), '|',
+      first['map'], line(first), f'{first["lr"]:g}', len(alike), '|',
       f'{mean("accuracy"):.3f} | {mean("train_lambda_max"):.3g} |',
       f'{mean("input_lambda"):.3g} | {mean("normalized_curvature"):.2f} |',
       f'{mean("log2_eps50"):.1f} |',
@@ -60,16 +65,16 @@ def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
     layout='constrained',
   )  # fmt: skip
   for row, (name, records) in zip(axes, regimes.items(), strict=True):
-    batches = sorted({r['batch_size'] for r in records})
+    lines = sorted({line(r) for r in records})
     for axis, (key, title) in zip(row, SHOWN.items(), strict=True):
-      for colour, batch in zip(COLOURS, batches, strict=False):
-        mine = [r for r in records if r['batch_size'] == batch]
+      for colour, label in zip(COLOURS, lines, strict=False):
+        mine = [r for r in records if line(r) == label]
         rates = sorted({r['lr'] for r in mine})
         each = {
           lr: [value(r, key) for r in mine if r['lr'] == lr] for lr in rates
         }
         centre = [np.exp(np.mean(np.log(each[lr]))) for lr in rates]
-        axis.plot(rates, centre, color=colour, label=f'batch {batch}')
+        axis.plot(rates, centre, color=colour, label=label)
         for lr in rates:
           axis.plot([lr] * len(each[lr]), each[lr], 'o', color=colour, ms=3)
       axis.set(xscale='log', yscale='log')

@@ -200,13 +200,13 @@ def find_all(
 def find(
   experiment: Experiment, workdir: pathlib.Path, name: str
 ) -> State | None:
-  """The state of checkpoint `name`, on the host; None if there is none."""
+  """The state of checkpoint `name`, to be measured; None if there is none."""
   folder, like = workdir / 'checkpoints', experiment.like()
   state = _restore(folder / name, {'state': like})
   if state is None and name == 'last':
     content = {'state': like, 'memory': like.params}
     state = _restore(folder / 'rolling', content)
-  return state
+  return state and state.averaged
 
 
 def _restore(folder: pathlib.Path, like: Tree) -> State | None:
