@@ -7,7 +7,7 @@
 Softmax beside elu + 1 and relu² with and without the sum over a row, SGD over
 rates, and AdamW as a control that has no such rate; the gradient map, raw
 attention, rollout and Chefer's relevance. `small`: digits, two rates, two
-kernels. `gpu`: CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0
+kernels, each arm until the loss over training examples is 0.1. `gpu`: CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0
 over the last tenth.
 """
 
@@ -29,13 +29,15 @@ def get_config(arg=None):
   base = (digits_vit if small else cifar_vit).get_config()
   base.optim.update({'momentum': 0.0, 'warmup': 'never'})
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
-  base.train.duration = '40 epochs'
+  base.train.duration = '80 epochs' if small else '40 epochs'
   base.train.milestones.update({'train_loss': 0.1, 'test_accuracy': 0.92})
   base.track.update({'every': '50%', 'whole': 512})
   base.evaluation.attributions = MAPS
-  rates = (0.02, 0.1) if small else (0.01, 0.05, 0.25)
+  rates = (0.05, 0.2) if small else (0.01, 0.05, 0.25)
   if small:
+    base.train.update({'stop_at': 'train_loss', 'eval_every': '6 steps'})
     base.evaluation.update({'examples': 32, 'steps': 10, 'restarts': 2})
+    base.evaluation.checkpoints = ('last', 'train_loss')
   else:
     base.data.name = 'cifar10_jpeg'
     base.train.milestones.update({'train_loss': 1.0, 'test_accuracy': 0.6})
