@@ -12,7 +12,7 @@ not diverge, which `studies/largest_rate.py` finds: 0.86 and 0.43 for the
 network of `small` in batches of 32 and 8.
 
 The argument names sets and variants, joined by commas. `small`: digits, three
-rates, two batches, five seeds, 30 arms. `cifar` (re-encoded as JPEG) and
+rates, two batches, ten seeds, 60 arms. `cifar` (re-encoded as JPEG) and
 `mnist10k`: 5,000 images, three rates, one batch. `gpu`: ResNet-8 on 5,000
 images of CIFAR-10, and three rates for each other batch, loss, norm and
 activation, 63 arms; give it `--budget=480`. `cooled`: a quarter of the epochs
@@ -62,7 +62,7 @@ class Set(NamedTuple):
 SETS = {
   'small': Set(
     digits_cnn, {'evaluation': ONE_MAP},
-    (0.02, 0.08, 0.32), {'data.batch_size': (32, 8)}, range(5),
+    (0.02, 0.08, 0.32), {'data.batch_size': (32, 8)}, range(10),
   ),
   'mnist10k': Set(
     mnist10k_cnn, SMALL,
@@ -124,7 +124,7 @@ def get_config(arg=None):
       label = ','.join(f'{k.split(".")[1]}={v}' for k, v in factors.items())
       if momentum:
         factors['optim.lr'] = round(factors['optim.lr'] / 10, 6)
-      for seed in chosen.seeds:
+      for seed in chosen.seeds[: 5 if cooled or momentum else None]:
         arms.append(
           {
             'name': f'{name}/{label}/seed_{seed}',

@@ -7,8 +7,8 @@
 Softmax beside elu + 1 and relu² with and without the sum over a row, SGD over
 rates, and AdamW as a control that has no such rate; the gradient map, raw
 attention, rollout and Chefer's relevance. `small`: digits, two rates, two
-kernels, each arm until the loss over training examples is 0.1. `gpu`: CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0
-over the last tenth.
+kernels, each arm until the loss over training examples is 0.1. `gpu`: CIFAR-10
+(JPEG), all of them. `cooled`: the rate falls to 0 over the last tenth.
 """
 
 import ml_collections
