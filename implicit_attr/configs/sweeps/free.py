@@ -14,7 +14,9 @@ would bring to stop by input curvature. `small`: a convolutional network on
 digits, and a ResNet-8 there (`residual`) for stochastic depth; `gpu`: ResNet-8
 with batch norm, crops and flips on CIFAR-10 (JPEG).
 
-SEEN
+Seen: `:small`, 48 arms, in 11 minutes on two cores of an AMD EPYC, partly
+beside other work; softplus gains 0.40 in log2 ε50, with a quarter of the rate
+0.85, averages, mixup and stochastic depth nothing. `:gpu` was not run.
 """
 
 import ml_collections
