@@ -3,10 +3,11 @@
   python studies/regimes.py runs/interpolation runs/mnist10k …
 
 A folder is a sweep (configs/sweeps: interpolation, recipe, transformers). Of
-the first state that came to the sweep's training loss: λ_max of the training
-loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the predicted logit, and ε50, one row of figures
-a folder and set, written to docs/study.png. Prints a table of means over
-seeds, and the verdict and estimate of every primary cell.
+the first state that came to the sweep's training loss, or the last where there
+is none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of
+the predicted logit, and ε50, one row of figures a folder, written to
+docs/study.png. Prints a table of means over seeds, and the verdict and estimate
+of every primary cell.
 """
 
 import itertools
@@ -44,7 +45,7 @@ def line(record: dict) -> str:
 def table(records: list[dict]) -> None:
   """One line a setting: means over its seeds."""
   setting = lambda r: (r['map'], r['other'], r['batch_size'], r['lr'])
-  measures = 'accuracy | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
+  measures = 'accuracy | loss | λ_max | ‖H_x‖ | ‖H_x‖/‖g_x‖ | ε50 | above'
   print(f'map, batch or kernel, rate, seeds | {measures}')
   for _, alike in itertools.groupby(sorted(records, key=setting), setting):
     alike = list(alike)
@@ -52,7 +53,8 @@ def table(records: list[dict]) -> None:
     first = alike[0]
     print(
       first['map'], line(first), f'{first["lr"]:g}', len(alike), '|',
-      f'{mean("accuracy"):.3f} | {mean("train_lambda_max"):.3g} |',
+      f'{mean("accuracy"):.3f} | {mean("train_loss"):.2g} |',
+      f'{mean("train_lambda_max"):.3g} |',
       f'{mean("input_lambda"):.3g} | {mean("normalized_curvature"):.2f} |',
       f'{mean("log2_eps50"):.1f} |',
       f'{mean("censored_above"):.2f}',
@@ -101,12 +103,12 @@ def main(folders: list[pathlib.Path]) -> None:
     records, problems = claims.read(folder)
     for problem in problems:
       print(folder, problem)
-    print(f'\n{folder.name}, {len({r["run"] for r in records})} runs')
-    reached = [
-      r
-      for r in records
-      if r['rule'] == 'train_loss' and np.isfinite(r.get('log2_eps50', np.nan))
-    ]
+    known = [r for r in records if np.isfinite(r.get('log2_eps50', np.nan))]
+    rule = 'train_loss'
+    if not any(r['rule'] == rule for r in known):
+      rule = 'last'
+    reached = [r for r in known if r['rule'] == rule]
+    print(f'\n{folder.name}, {len({r["run"] for r in records})} runs, {rule}')
     table(reached)
     gradient = [r for r in reached if r['map'] == 'gradient']
     known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
@@ -115,10 +117,7 @@ def main(folders: list[pathlib.Path]) -> None:
     for verdict in claims.judge(records):
       for cell in verdict.cells:
         fields = cell.fields
-        if (
-          fields.get('measure') == 'log2_eps50'
-          and fields['rule'] == 'train_loss'
-        ):
+        if fields.get('measure') == 'log2_eps50' and fields['rule'] == rule:
           e = cell.estimate
           print(
             verdict.claim.name, fields.get('factor', ''), fields.get('map', ''),
