@@ -6,16 +6,19 @@ A folder is a sweep (configs/sweeps: interpolation, recipe, transformers). Of
 the first state that came to the sweep's training loss, or the last where there
 is none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of
 the predicted logit, and ε50, one row of figures a folder, written to
-docs/study.png. Prints a table of means over seeds, and the verdict and estimate
-of every primary cell.
+docs/study.png. Prints a table of means over seeds, the gain of each attention
+kernel over softmax, what a smaller batch changes at equal η/B, and the verdict
+and estimate of every primary cell, with the links of a chain.
 """
 
+import collections
 import itertools
 import pathlib
 import sys
 
 import matplotlib
 import numpy as np
+from scipy import stats
 
 from implicit_attr import claims
 
@@ -59,6 +62,46 @@ def table(records: list[dict]) -> None:
       f'{mean("log2_eps50"):.1f} |',
       f'{mean("censored_above"):.2f}',
     )  # fmt: skip
+
+
+def beside_softmax(records: list[dict]) -> None:
+  """Of each map and kernel, log2 ε50 less that under softmax, mean over rates
+  of a seed, with a 95 % t interval over seeds."""
+  found = {
+    tuple(r[key] for key in ('map', 'attention', 'seed', 'lr')): r['log2_eps50']
+    for r in records
+  }
+  gains = collections.defaultdict(lambda: collections.defaultdict(list))
+  for (name, kernel, seed, lr), value in found.items():
+    softmax = found.get((name, 'softmax', seed, lr))
+    if softmax is not None and kernel != 'softmax':
+      gains[name, kernel][seed].append(value - softmax)
+  for (name, kernel), seeds in sorted(gains.items()):
+    gain = np.array([np.mean(values) for values in seeds.values()])
+    print(f'{name}, {kernel} less softmax: {interval(gain)}')
+
+
+def at_equal_noise(records: list[dict]) -> None:
+  """log2 ε50 of gradient maps where batches are smaller, less that where they
+  are larger at the same η/B; mean over rates of a seed."""
+  found = collections.defaultdict(dict)
+  for r in records:
+    if r['map'] == 'gradient':
+      place = r['seed'], round(r['lr'] / r['batch_size'], 9), r['attention']
+      found[place][r['batch_size']] = r['log2_eps50']
+  gains = collections.defaultdict(list)
+  for (seed, *_), sizes in found.items():
+    if len(sizes) > 1:
+      gains[seed].append(sizes[min(sizes)] - sizes[max(sizes)])
+  if gains:
+    gain = np.array([np.mean(values) for values in gains.values()])
+    print(f'at equal η/B, smaller batch less larger: {interval(gain)}')
+
+
+def interval(gain: np.ndarray) -> str:
+  """Mean and half of the 95 % t interval over seeds."""
+  width = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)
+  return f'{gain.mean():+.3f} ± {width:.3f}'
 
 
 def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
@@ -110,6 +153,8 @@ def main(folders: list[pathlib.Path]) -> None:
     reached = [r for r in known if r['rule'] == rule]
     print(f'\n{folder.name}, {len({r["run"] for r in records})} runs, {rule}')
     table(reached)
+    beside_softmax(reached)
+    at_equal_noise(reached)
     gradient = [r for r in reached if r['map'] == 'gradient']
     known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
     if len({r['lr'] for r in known}) > 1:
@@ -123,6 +168,9 @@ def main(folders: list[pathlib.Path]) -> None:
             verdict.claim.name, fields.get('factor', ''), fields.get('map', ''),
             f'{cell.verdict}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]',
           )  # fmt: skip
+          if verdict.claim.test == 'chain':
+            for name, e in cell.beside.items():
+              print(f'  {name}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]')
   if drawn:
     draw(drawn, DOCS / 'study.png')
 

@@ -20,10 +20,11 @@ at a constant rate that falls to 0 over the last tenth, so that the end is not
 the noise of the last step, and the last state counts. `momentum`: 0.9 of it,
 at the same effective rate.
 
-Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 8
-minutes, C1 reversed for rate and batch; `:mnist10k` 20 to 35 s an arm, C1
-supported; `:cifar` in 27 minutes, 13 of them of an arm that fell to chance, C1
-undecided. `:gpu`, `cooled` and `momentum` were not run.
+Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 10
+minutes, C1 reversed for the rate and undecided for the batch; `:small,cooled`
+in 5, reversed for both; `:mnist10k` in 9, supported; `:cifar`, with the loss
+looked at once an epoch, in 27, 13 of them of an arm that fell to chance,
+undecided. `:gpu` was not run.
 """
 
 import itertools
