@@ -22,9 +22,9 @@ at the same effective rate.
 
 Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 10
 minutes, C1 reversed for the rate and undecided for the batch; `:small,cooled`
-in 5, reversed for both; `:mnist10k` in 9, supported; `:cifar`, with the loss
-looked at once an epoch, in 27, 13 of them of an arm that fell to chance,
-undecided. `:gpu` was not run.
+and `:small,momentum` in 5 each, reversed for both; `:mnist10k` in 9, supported;
+`:cifar`, with the loss looked at once an epoch, in 27, 13 of them of an arm
+that fell to chance, undecided. `:gpu` was not run.
 """
 
 import itertools
