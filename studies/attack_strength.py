@@ -9,9 +9,9 @@ Any run will do whose config has `evaluation.radii`. Label kept, shares left of
 the clean top-k set, images as the run has them. 'default' is what evaluations
 do (`evaluation.steps` and `restarts` of the run); every other objective is
 given its steps, restarts and rule, and 'topk, signs' the steps of Ghorbani et
-al. (arXiv 1710.10547) as well. 'floor' has four times the steps. These two are
-means over three keys. Prints, and
-writes to attack_strength.json and .png under docs, a line for each map.
+al. (arXiv 1710.10547) as well. 'floor' has four times the steps; it and
+'default' are means over three keys. Prints, and writes to attack_strength.json
+and .png under docs, a line for each map.
 """
 
 import functools
@@ -26,8 +26,8 @@ import numpy as np
 
 from implicit_attr import attacks, keys, numerics, train
 from implicit_attr.attacks import map_losses
+from implicit_attr.evaluation import evaluate
 from implicit_attr.runs import records
-from implicit_attr.runs.checkpoint import Checkpoints
 from implicit_attr.runtime.progress import Progress
 from implicit_attr.train import experiment
 from implicit_attr.train.settings import maps
@@ -55,9 +55,8 @@ def load(workdir: pathlib.Path) -> tuple:
   """(apply_fn, params, images, the settings of its evaluation)."""
   config = records.read_config(workdir)['config']
   built = experiment.build(config)
-  kept = Checkpoints(workdir / 'checkpoints' / 'last')
-  state = kept.restore(kept.steps()[-1], {'state': built.like()})[0]['state']
-  kept.close()
+  state = evaluate.find(built, workdir, 'last')
+  assert state is not None, f'{workdir} has no checkpoint'
   apply_fn = train.frozen(built.module, state.model_state)
   x = jnp.asarray(built.test_batch(EXAMPLES)['image'])
   return apply_fn, state.params, x, config['evaluation']

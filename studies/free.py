@@ -49,7 +49,9 @@ def interval(gain: np.ndarray) -> str:
 
 def least(run: reading.Run) -> float:
   """Where normalised input curvature was least, of the states that were as
-  accurate as asked: 0 is the first of them, 1 the end."""
+  accurate as asked: 0 is the first of them, 1 the end; NaN if none was."""
+  if 'test_accuracy' not in run.evaluations:
+    return np.nan
   first = run.evaluations['test_accuracy'].step
   tracked = [line for line in run.lines if CURVATURE in line]
   after = [line for line in tracked if line['step'] >= first]

@@ -23,8 +23,8 @@ import numpy as np
 from companions_nets import robust
 
 from implicit_attr import errors, keys, train
+from implicit_attr.evaluation import evaluate
 from implicit_attr.runs import records
-from implicit_attr.runs.checkpoint import Checkpoints
 from implicit_attr.runtime.cadence import clock
 from implicit_attr.train import experiment
 
@@ -75,10 +75,8 @@ def arms(root: pathlib.Path) -> list[dict]:
 def restored(
   built: experiment.Experiment, workdir: pathlib.Path
 ) -> train.State:
-  kept = Checkpoints(workdir / 'checkpoints' / 'last')
-  like = {'state': built.like()}
-  state = kept.restore(kept.steps()[-1], like)[0]['state']
-  kept.close()
+  state = evaluate.find(built, workdir, 'last')
+  assert state is not None, f'{workdir} has no checkpoint'
   return state
 
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from implicit_attr import attacks, attribution, train
 from implicit_attr.attacks import legacy
+from implicit_attr.evaluation import evaluate
 from implicit_attr.runs import records
-from implicit_attr.runs.checkpoint import Checkpoints
 from implicit_attr.train import experiment
 from implicit_attr.types import Array, Explain
 
@@ -69,10 +69,8 @@ ROWS = (
 def load(workdir: pathlib.Path, n: int) -> tuple[legacy.Network, Array, Array]:
   """The trained network, and n test images with their true labels."""
   built = experiment.build(records.read_config(workdir)['config'])
-  kept = Checkpoints(workdir / 'checkpoints' / 'last')
-  like = {'state': built.like()}
-  state = kept.restore(kept.steps()[-1], like)[0]['state']
-  kept.close()
+  state = evaluate.find(built, workdir, 'last')
+  assert state is not None, f'{workdir} has no checkpoint'
   net = legacy.Network(
     train.frozen(built.module, state.model_state),
     state.params,

@@ -62,7 +62,9 @@ def test_a_relu_network_gets_a_surrogate_equal_to_the_one_made_by_hand(problem):
   by_hand = audit(relu, params, x, y, eps=0.1, smooth_fn=smooth, **FEW)
   forms = {
     'relu': relu,
+    'jitted': jax.jit(relu),
     'vmapped': lambda p, x: jax.vmap(lambda x: relu(p, x[None])[0][0])(x),
+    'where': network(lambda z: jnp.where(z > 0, z, 0)),
   }
   for name, form in forms.items():
     own = audit(form, params, x, y, eps=0.1, **FEW)
