@@ -26,7 +26,10 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
-COLOURS = ('#440154', '#21918c', '#d1b100')
+COLOURS = ('#440154', '#21918c', '#d1b100', '#3b528b', '#5ec962')
+CELL = ('factor', 'attention', 'map', 'features')
+FORM = {'loss': 'cross_entropy', 'activation': 'gelu'}
+"""Of most networks; where another loss or activation is, a line names it."""
 SHOWN = {
   'train_lambda_max': 'λ_max of the training loss',
   'input_lambda': '‖H_x‖ of the logit',
@@ -42,7 +45,11 @@ def value(record: dict, name: str) -> float:
 
 def line(record: dict) -> str:
   """What is varied beside the rate."""
-  return record['attention'] or f'batch {record["batch_size"]}'
+  if record['attention']:
+    return record['attention']
+  form = {'batch_size': f'batch {record["batch_size"]}'}
+  form |= {key: record[key] for key in FORM if record[key] != FORM[key]}
+  return ', '.join(form.values())
 
 
 def table(records: list[dict]) -> None:
@@ -140,6 +147,23 @@ def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=120)
 
 
+def verdicts(records: list[dict], rule: str) -> None:
+  """The primary cells of every claim, with the links of a chain."""
+  for verdict in claims.judge(records):
+    for cell in verdict.cells:
+      fields = cell.fields
+      if fields.get('measure') == 'log2_eps50' and fields['rule'] == rule:
+        e = cell.estimate
+        print(
+          verdict.claim.name,
+          *(fields[key] for key in CELL if fields.get(key)),
+          f'{cell.verdict}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]',
+        )  # fmt: skip
+        if verdict.claim.test == 'chain':
+          for name, e in cell.beside.items():
+            print(f'  {name}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]')
+
+
 def main(folders: list[pathlib.Path]) -> None:
   drawn = {}
   for folder in folders:
@@ -159,18 +183,12 @@ def main(folders: list[pathlib.Path]) -> None:
     known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
     if len({r['lr'] for r in known}) > 1:
       drawn[folder.name] = known
-    for verdict in claims.judge(records):
-      for cell in verdict.cells:
-        fields = cell.fields
-        if fields.get('measure') == 'log2_eps50' and fields['rule'] == rule:
-          e = cell.estimate
-          print(
-            verdict.claim.name, fields.get('factor', ''), fields.get('map', ''),
-            f'{cell.verdict}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]',
-          )  # fmt: skip
-          if verdict.claim.test == 'chain':
-            for name, e in cell.beside.items():
-              print(f'  {name}: {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]')
+    verdicts(records, rule)
+    form = lambda r: tuple(r[key] for key in FORM)
+    forms = {form(r) for r in reached}
+    for some in sorted(forms) if len(forms) > 1 else ():
+      print(*some)
+      verdicts([r for r in records if form(r) == some], rule)
   if drawn:
     draw(drawn, DOCS / 'study.png')
 

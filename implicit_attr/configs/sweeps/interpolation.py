@@ -65,6 +65,14 @@ SETS = {
     digits_cnn, {'evaluation': ONE_MAP},
     (0.02, 0.08, 0.32), {'data.batch_size': (32, 8)}, range(10),
   ),
+  'squared': Set(
+    digits_cnn, {'loss': {'name': 'squared_error'}, 'evaluation': ONE_MAP},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32,)}, range(5),
+  ),
+  'relu': Set(
+    digits_cnn, {'model': {'activation': 'relu'}, 'evaluation': ONE_MAP},
+    (0.02, 0.08, 0.32), {'data.batch_size': (32,)}, range(5),
+  ),
   'mnist10k': Set(
     mnist10k_cnn, SMALL,
     (0.02, 0.08, 0.32), {'data.batch_size': (32,)}, range(5),
@@ -116,7 +124,8 @@ def get_config(arg=None):
     base.train.stop_at = 'never' if cooled else 'train_loss'
     # A large rate halves the loss within an epoch: looked at once in it, arms
     # would be compared at losses of 0.001 to 0.01.
-    base.train.eval_every = '0.1 epochs' if name == 'small' else '0.25 epochs'
+    digits = base.data.name == 'digits'
+    base.train.eval_every = '0.1 epochs' if digits else '0.25 epochs'
     base.track.update({'every': '50%', 'whole': 1000})  # and at milestones
     base.evaluation.checkpoints = ('last', 'train_loss')[: 2 - cooled]
     for lr, cell in itertools.product(chosen.rates, cells(chosen.factors)):

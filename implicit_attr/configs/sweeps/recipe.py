@@ -21,10 +21,9 @@ import itertools
 
 import ml_collections
 
-from implicit_attr.configs import cifar_resnet8
+from implicit_attr.configs import cifar_resnet8, digits_cnn
 
 RATES = (0.02, 0.1, 0.4, 1.6)
-SEEDS = (0, 1, 2)
 MAPS = (
   'gradient', 'gradient_x_input', 'integrated_gradients', 'smoothgrad',
   'grad_cam', 'guided_backprop',
@@ -46,14 +45,18 @@ def get_config(arg=None):
   base.evaluation.attributions = MAPS
   base.evaluation.eps = 2 / 255
   rates = RATES
+  seeds = range(9)
   if 'small' in words:
-    base.data.update({'name': 'planted', 'difficulty': 'easy', 'examples': 512})
-    base.data.batch_size = 32
-    base.model.width = 8
-    base.train.duration = '20 epochs'
-    base.track.whole = 256
-    base.evaluation.update({'examples': 32, 'attributions': ('gradient',)})
-    rates = RATES[:3]
+    digits = digits_cnn.get_config()
+    base.data.update({'name': 'digits', 'augment': ('crop',), 'batch_size': 32})
+    base.model.update({'width': 8, 'mean': 0.5, 'std': 0.5})
+    base.train.duration = '100 epochs'
+    base.train.eval_every = '0.2 epochs'
+    base.train.milestones.update({'train_loss': 0.05, 'test_accuracy': 0.96})
+    base.track.whole = 1000
+    base.evaluation.update({'examples': 64, 'attributions': ('gradient',)})
+    base.evaluation.radii = digits.evaluation.radii
+    rates, seeds = RATES[:3], range(5)
   scale = 0.1 if 'momentum' in words else 1
   base.optim.momentum = 0.9 if 'momentum' in words else 0.0
   return ml_collections.ConfigDict({
@@ -63,6 +66,6 @@ def get_config(arg=None):
         'base': base,
         'overrides': {'optim.lr': round(lr * scale, 6), 'seed': seed},
       }
-      for lr, seed in itertools.product(rates, SEEDS)
+      for lr, seed in itertools.product(rates, seeds)
     ]
   })  # fmt: skip

@@ -25,10 +25,11 @@ KERNELS = ('softmax', 'elu1_none', 'elu1_sum', 'relu2_none', 'relu2_sum')
 
 def get_config(arg=None):
   words = set(filter(None, (arg or '').split(',')))
-  allowed = {'small', 'gpu', 'cooled'}
+  allowed = {'small', 'gpu', 'cooled', 'kernels'}
   if words - allowed or {'small', 'gpu'} <= words:
     raise ValueError(f'config argument {arg!r}; allowed: {sorted(allowed)}')
   small = 'small' in words
+  two = small and 'kernels' not in words
   base = (digits_vit if small else cifar_vit).get_config()
   base.optim.update({'momentum': 0.0, 'warmup': 'never'})
   base.optim.schedule = 'cooldown' if 'cooled' in words else 'constant'
@@ -57,8 +58,8 @@ def get_config(arg=None):
           'seed': seed,
         },
       }
-      for kernel in KERNELS[: 2 if small else None]
+      for kernel in KERNELS[: 2 if two else None]
       for optimizer, lr in optima
-      for seed in range(7 if small else 3)
+      for seed in range(7 if two else 3)
     ]
   })  # fmt: skip
