@@ -103,7 +103,7 @@ def audit(
   target: str = 'logit',
   norm: str = 'linf',
   k: float = 0.1,
-  steps: int = 20,
+  steps: int = 30,
   restarts: int = 5,
   memory_gb: float = 2.0,
   batch_size: int | None = None,

@@ -41,7 +41,7 @@ def attack_attribution(
   norm: str = 'linf',
   objective: str = 'border',
   k: int | float | None = None,
-  steps: int = 20,
+  steps: int = 30,
   step_size: float | Array | None = None,
   restarts: int = 5,
   label_rule: str = 'reject',

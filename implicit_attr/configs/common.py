@@ -87,7 +87,7 @@ def base() -> ml_collections.ConfigDict:
       'eps': 0.03,  # in pixel units, of the range 0 to 1
       'radii': tuple(2.0**i / 255 for i in range(7)),  # for ε50; (): eps only
       'norm': 'linf',
-      'steps': 20,
+      'steps': 30,
       'restarts': 4,
       'k': 0.1,  # share of the pixels in a top-k set
       'similarities': (),  # further columns: 'ssim', 'lens_recall'

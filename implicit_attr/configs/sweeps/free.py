@@ -76,7 +76,7 @@ def get_config(arg=None):
     base.model.update({'width': 64, **blocks})
   else:
     base.model.width = 8
-    base.evaluation.examples = 64
+    base.evaluation.update({'examples': 64, 'steps': 20})
   overrides = routes(base.optim.lr, base.model.width, epochs)
   changes = {name: (base, route) for name, route in overrides.items()}
   if arg == 'mnist10k':

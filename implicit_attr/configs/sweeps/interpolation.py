@@ -42,7 +42,7 @@ from implicit_attr.configs import (
 
 EPOCHS = 200
 GOALS = {'cross_entropy': 0.01, 'squared_error': 0.005}
-ONE_MAP = {'examples': 64, 'attributions': ('gradient',)}
+ONE_MAP = {'examples': 64, 'attributions': ('gradient',), 'steps': 20}
 SMALL = {
   'model': {'width': 8, 'downsample': 'stride', 'activation': 'gelu'},
   'data': {'subset': 5000},
@@ -67,7 +67,7 @@ SETS = {
   ),
   'squared': Set(
     digits_cnn, {'loss': {'name': 'squared_error'}, 'evaluation': ONE_MAP},
-    (0.02, 0.08, 0.32), {'data.batch_size': (32,)}, range(5),
+    (0.015, 0.06, 0.24), {'data.batch_size': (32,)}, range(5),
   ),
   'relu': Set(
     digits_cnn, {'model': {'activation': 'relu'}, 'evaluation': ONE_MAP},

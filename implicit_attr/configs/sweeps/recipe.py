@@ -54,7 +54,8 @@ def get_config(arg=None):
     base.train.eval_every = '0.2 epochs'
     base.train.milestones.update({'train_loss': 0.05, 'test_accuracy': 0.96})
     base.track.whole = 1000
-    base.evaluation.update({'examples': 64, 'attributions': ('gradient',)})
+    base.evaluation.update({'examples': 64, 'steps': 20})
+    base.evaluation.attributions = ('gradient',)
     base.evaluation.radii = digits.evaluation.radii
     rates, seeds = RATES[:3], range(5)
   scale = 0.1 if 'momentum' in words else 1
