@@ -190,7 +190,8 @@ def run(
     progress.say(count())
   write_summary(root)
   if failed:
-    LOG.warning('%d arms failed: %s', len(failed), ', '.join(failed))
+    more = f' and {len(failed) - 3} more' if len(failed) > 3 else ''
+    LOG.warning('%d arms failed: %s', len(failed), ', '.join(failed[:3]) + more)
   return 2 if failed else 0
 
 
