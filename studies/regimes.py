@@ -2,13 +2,14 @@
 
   python studies/regimes.py runs/interpolation runs/mnist10k …
 
-A folder is a sweep (configs/sweeps: interpolation, recipe, transformers). Of
-the first state that came to the sweep's training loss, or the last where there
-is none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of
-the predicted logit, and ε50, one row of figures a folder, written to
-docs/study.png. Prints a table of means over seeds, the gain of each attention
-kernel over softmax, what a smaller batch changes at equal η/B, and the verdict
-and estimate of every primary cell, with the links of a chain.
+A folder is a sweep (configs/sweeps: interpolation, recipe, transformers), or
+holds several, of other activations for example, to be drawn in one row. Of the
+first state that came to the sweep's training loss, or the last where there is
+none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the
+predicted logit, and ε50, written to docs/study.png. Prints a table of means
+over seeds, the gain of each attention kernel over softmax, what a smaller batch
+changes at equal η/B, and the verdict and estimate of every primary cell, with
+the links of a chain.
 """
 
 import collections
@@ -50,6 +51,11 @@ def line(record: dict) -> str:
   form = {'batch_size': f'batch {record["batch_size"]}'}
   form |= {key: record[key] for key in FORM if record[key] != FORM[key]}
   return ', '.join(form.values())
+
+
+def hue(record: dict) -> tuple:
+  """What has one colour, whatever the batch."""
+  return record['attention'], record['activation'], record['loss']
 
 
 def table(records: list[dict]) -> None:
@@ -94,7 +100,7 @@ def at_equal_noise(records: list[dict]) -> None:
   found = collections.defaultdict(dict)
   for r in records:
     if r['map'] == 'gradient':
-      place = r['seed'], round(r['lr'] / r['batch_size'], 9), r['attention']
+      place = r['seed'], round(r['lr'] / r['batch_size'], 9)
       found[place][r['batch_size']] = r['log2_eps50']
   gains = collections.defaultdict(list)
   for (seed, *_), sizes in found.items():
@@ -117,18 +123,24 @@ def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
     layout='constrained',
   )  # fmt: skip
   for row, (name, records) in zip(axes, regimes.items(), strict=True):
-    lines = sorted({line(r) for r in records})
+    lines = sorted({(hue(r), -r['batch_size'], line(r)) for r in records})
+    hues = sorted({first for first, *_ in lines})
+    largest = max(r['batch_size'] for r in records)
     for axis, (key, title) in zip(row, SHOWN.items(), strict=True):
-      for colour, label in zip(COLOURS, lines, strict=False):
-        mine = [r for r in records if line(r) == label]
+      for first, size, label in lines:
+        mine = [r for r in records if line(r) == label and value(r, key) > 0]
+        if not mine:  # the input curvature of a network with rectifiers
+          continue
         rates = sorted({r['lr'] for r in mine})
         each = {
           lr: [value(r, key) for r in mine if r['lr'] == lr] for lr in rates
         }
         centre = [np.exp(np.mean(np.log(each[lr]))) for lr in rates]
-        axis.plot(rates, centre, color=colour, label=label)
+        colour = COLOURS[hues.index(first)]
+        style = '-' if -size == largest else '--'
+        axis.plot(rates, centre, style, color=colour, label=label)
         for lr in rates:
-          axis.plot([lr] * len(each[lr]), each[lr], 'o', color=colour, ms=3)
+          axis.plot([lr] * len(each[lr]), each[lr], 'o', color=colour, ms=2)
       axis.set(xscale='log', yscale='log')
       axis.set_xticks(rates, [f'{lr:g}' for lr in rates])
       axis.minorticks_off()
@@ -178,16 +190,14 @@ def main(folders: list[pathlib.Path]) -> None:
     print(f'\n{folder.name}, {len({r["run"] for r in records})} runs, {rule}')
     table(reached)
     beside_softmax(reached)
-    at_equal_noise(reached)
     gradient = [r for r in reached if r['map'] == 'gradient']
     known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
     if len({r['lr'] for r in known}) > 1:
       drawn[folder.name] = known
-    verdicts(records, rule)
     form = lambda r: tuple(r[key] for key in FORM)
-    forms = {form(r) for r in reached}
-    for some in sorted(forms) if len(forms) > 1 else ():
+    for some in sorted({form(r) for r in reached}):
       print(*some)
+      at_equal_noise([r for r in reached if form(r) == some])
       verdicts([r for r in records if form(r) == some], rule)
   if drawn:
     draw(drawn, DOCS / 'study.png')
