@@ -7,9 +7,9 @@ holds several, of other activations for example, to be drawn in one row. Of the
 first state that came to the sweep's training loss, or the last where there is
 none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the
 predicted logit, and ε50, written to docs/study.png. Prints a table of means
-over seeds, the gain of each attention kernel over softmax, what a smaller batch
-changes at equal η/B, and the verdict and estimate of every primary cell, with
-the links of a chain.
+over seeds, the gain of each attention kernel over softmax and over itself with
+row sums, what a smaller batch changes at equal η/B, and the verdict and
+estimate of every primary cell, with the links of a chain.
 """
 
 import collections
@@ -77,21 +77,22 @@ def table(records: list[dict]) -> None:
     )  # fmt: skip
 
 
-def beside_softmax(records: list[dict]) -> None:
-  """Of each map and kernel, log2 ε50 less that under softmax, mean over rates
-  of a seed, with a 95 % t interval over seeds."""
+def beside_others(records: list[dict]) -> None:
+  """Of each map and kernel, log2 ε50 less that under softmax, and without the
+  sum over a row less that with it; mean over rates of a seed."""
   found = {
     tuple(r[key] for key in ('map', 'attention', 'seed', 'lr')): r['log2_eps50']
     for r in records
   }
   gains = collections.defaultdict(lambda: collections.defaultdict(list))
   for (name, kernel, seed, lr), value in found.items():
-    softmax = found.get((name, 'softmax', seed, lr))
-    if softmax is not None and kernel != 'softmax':
-      gains[name, kernel][seed].append(value - softmax)
-  for (name, kernel), seeds in sorted(gains.items()):
+    for other in {'softmax', kernel.replace('_none', '_sum')} - {kernel}:
+      if kernel and (name, other, seed, lr) in found:
+        gain = value - found[name, other, seed, lr]
+        gains[name, kernel, other][seed].append(gain)
+  for (name, kernel, other), seeds in sorted(gains.items()):
     gain = np.array([np.mean(values) for values in seeds.values()])
-    print(f'{name}, {kernel} less softmax: {interval(gain)}')
+    print(f'{name}, {kernel} less {other}: {interval(gain)}')
 
 
 def at_equal_noise(records: list[dict]) -> None:
@@ -189,7 +190,7 @@ def main(folders: list[pathlib.Path]) -> None:
     reached = [r for r in known if r['rule'] == rule]
     print(f'\n{folder.name}, {len({r["run"] for r in records})} runs, {rule}')
     table(reached)
-    beside_softmax(reached)
+    beside_others(reached)
     gradient = [r for r in reached if r['map'] == 'gradient']
     known = [r for r in gradient if np.isfinite(r['train_lambda_max'])]
     if len({r['lr'] for r in known}) > 1:
