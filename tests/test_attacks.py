@@ -215,6 +215,9 @@ def test_a_smooth_surrogate_attacks_the_relu_network_itself():
     without = run(steps=12, restarts=1)
   # So smooth that its own map is another one.
   with_it = run(steps=12, restarts=1, surrogate=smooth, betas=(1.0, 3.0))
+  own = run(steps=12, restarts=1, surrogate=smooth)
+  given = run(steps=12, restarts=1, surrogate=smooth, betas=(5.0, 50.0))
+  np.testing.assert_array_equal(own.x_adv, given.x_adv)  # 0.5 and 5 over eps
   assert not np.any(with_it.stalled)
   assert with_it.score.mean() < without.score.mean()
   clean, found = (

@@ -323,3 +323,18 @@ def test_momentum_steps_fall_from_the_radius_to_nearly_none():
   move, state = step_rules.direction('momentum', 'linf', -grad / 3, state)
   np.testing.assert_allclose(state.first, -0.5 * grad / 2, rtol=1e-5)
   np.testing.assert_array_equal(move, -jnp.sign(grad))
+
+
+def test_betas_follow_the_radius_as_a_share_of_the_box():
+  schedule = lambda norm, eps, high=1.0: np.asarray(
+    step_rules.default_betas(norm, jnp.float32(eps), 5, (0.0, high))
+  )
+  for eps, first in ((0.01, 10), (0.05, 10), (0.25, 2)):
+    found = schedule('linf', eps)
+    np.testing.assert_allclose(found[[0, -1]], [first, 5 / eps], rtol=1e-5)
+    np.testing.assert_allclose(
+      found[1:] / found[:-1], found[1] / found[0], 1e-5
+    )
+    np.testing.assert_allclose(schedule('linf', 255 * eps, 255.0), found, 1e-5)
+  assert np.all(np.isfinite(schedule('linf', 0.0)))
+  np.testing.assert_allclose(schedule('l2', 0.5)[[0, -1]], [10, 100], rtol=1e-5)

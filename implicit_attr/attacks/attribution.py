@@ -48,7 +48,7 @@ def attack_attribution(
   select: str = 'topk',
   surrogate: Surrogate | None = None,
   bounds: tuple[float, float] = (0.0, 1.0),
-  betas: tuple[float, float] = (10.0, 100.0),
+  betas: tuple[float, float] | None = None,
   rule: str | None = None,
   target: Array | None = None,
   mask: Array | None = None,
@@ -89,7 +89,8 @@ def attack_attribution(
     surrogate: x, y, beta -> map, the same parameters under a smooth
       activation; used for the gradient only.
     bounds: the pixel box.
-    betas: first and last beta handed to `surrogate`, geometric in between.
+    betas: first and last beta handed to `surrogate`, geometric in between;
+      `step_rules.default_betas` if None.
     rule: a name in `step_rules.RULES`; signs of a momentum for 'linf' and
       'patch', else normalised gradients.
     target: region or map of the two targeted objectives.
@@ -156,6 +157,10 @@ def attack_attribution(
     rule = 'momentum' if rule == 'sign' else rule
   if step_size is None:
     step_size = step_rules.default_size(norm, space.eps, steps, bounds, rule)
+  if betas is None:
+    schedule = step_rules.default_betas(norm, space.eps, steps, bounds)
+  else:
+    schedule = jnp.geomspace(*betas, steps, dtype=x.dtype)
   best, curve, scores = search.descend(
     start_key,
     search.Walk(probe, judge),
@@ -163,7 +168,7 @@ def attack_attribution(
     clean_score,
     rule=rule,
     step_size=jnp.asarray(step_size, x.dtype),
-    schedule=jnp.geomspace(*betas, steps, dtype=x.dtype),
+    schedule=schedule,
     restarts=restarts,
     start=start,
   )

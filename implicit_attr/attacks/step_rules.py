@@ -45,6 +45,26 @@ def default_size(
   return 2.5 * eps / steps
 
 
+def default_betas(
+  norm: str,
+  eps: Array,
+  steps: int,
+  bounds: tuple[float | Array, float | Array],
+) -> Array:
+  """β of a softplus surrogate over the steps, [steps], geometric.
+
+  A kink is to be smoothed about as wide as the ball moves what enters it. With
+  ε a share of the box, from min(10, 1 / 2ε) to 5 / ε under 'linf'; from 10 to
+  100, as Dombrowski et al. (arXiv 1906.07983), under the other norms.
+  """
+  if norm != 'linf':
+    return jnp.geomspace(10, 100, steps, dtype=eps.dtype)
+  box = jnp.mean(jnp.asarray(bounds[1] - bounds[0], eps.dtype))
+  share = jnp.maximum(eps / box, 1e-3)
+  first, last = jnp.minimum(10, 0.5 / share), 5 / share
+  return jnp.geomspace(first, last, steps, dtype=eps.dtype)
+
+
 def direction(
   rule: str, norm: str, grad: Array, state: Moments
 ) -> tuple[Array, Moments]:

@@ -57,7 +57,7 @@ def get_config(arg=None):
     base.evaluation.update({'examples': 64, 'steps': 20})
     base.evaluation.attributions = ('gradient',)
     base.evaluation.radii = digits.evaluation.radii
-    rates, seeds = RATES[:3], range(10)
+    rates, seeds = RATES[:3], range(5)
   scale = 0.1 if 'momentum' in words else 1
   base.optim.momentum = 0.9 if 'momentum' in words else 0.0
   return ml_collections.ConfigDict({
