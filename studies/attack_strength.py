@@ -116,7 +116,8 @@ def main(workdirs: list[pathlib.Path]) -> None:
     for name in ATTENTION_MAPS if 'attention' in out else GRADIENT_MAPS:
       left = panel(apply_fn, params, x, settings, name)
       gap = max(np.subtract(left['default'], left['floor']))
-      line = {'network': workdir.name, 'map': name, 'n': len(x)}
+      steps = settings['steps']
+      line = {'network': workdir.name, 'map': name, 'n': len(x), 'steps': steps}
       lines.append({**line, 'radii': list(settings['radii']), 'left': left})
       print(f'{workdir.name} {name}: default - floor at most {gap:.3f}')
       for attack, share in left.items():

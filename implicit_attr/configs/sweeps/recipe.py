@@ -1,20 +1,20 @@
 """Rate under the usual recipe: batch norm, crops and flips, a falling rate.
 
-  python -m implicit_attr.main --mode sweep --lanes 9 \
+  python -m implicit_attr.main --mode sweep --lanes 15 \
     --config sweeps/recipe:small --workdir runs/recipe
   python -m implicit_attr.main --mode sweep --config sweeps/recipe:gpu \
     --budget=480 --workdir runs/recipe
   python -m implicit_attr.main --mode report --workdir runs/recipe
 
 `gpu` is ResNet-8 of width 64 on CIFAR-10 (re-encoded as JPEG), meant to pass
-0.85; `small` one of width 8 on planted images, which every machine has.
+0.85, nine seeds; `small` one of width 8 on digits, with crops alone, five.
 `cooled` (after a comma) has a constant rate that falls to 0 over the last
 tenth, else it is constant; `momentum` 0.9 of it at the same effective rate.
 Runs are compared at the same training loss and the same test accuracy.
 
-Seen: `:small` in 8 minutes on two cores of an AMD EPYC. Its networks hardly
-learn (accuracy 0.10 to 0.38), none comes to a milestone: it tries the program,
-and says nothing of the claim. `:gpu` was not run.
+Seen: `:small` in 10 minutes on two cores of an AMD EPYC, every network to a
+training loss of 0.05 and 0.975 to 0.982 of accuracy there; C1 undecided.
+`:gpu` was not run.
 """
 
 import itertools

@@ -6,13 +6,16 @@
 
 Softmax beside elu + 1 and relu² with and without the sum over a row, SGD over
 rates, and AdamW as a control that has no such rate; the gradient map, raw
-attention, rollout and Chefer's relevance. `small`: digits, two rates, two
-kernels, each arm until the loss over training examples is 0.1. `gpu`: CIFAR-10
-(JPEG), all of them. `cooled`: the rate falls to 0 over the last tenth.
+attention, rollout and Chefer's relevance. `small`: digits, two rates, softmax
+and elu + 1 without row sums, seven seeds, each arm until the loss over training
+examples is 0.1; `small,kernels`: all five, three seeds of relu². `gpu`:
+CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0 over the last tenth.
 
 Seen: `:small`, 28 arms, `--lanes 8`, in 66 minutes on two cores of an AMD EPYC
 beside up to three other programs; C1, C4 and C5 undecided, raw maps and rollout
-of the kernel at two to three times the radius of softmax's. `:gpu` was not run.
+of the kernel at two to three times the radius of softmax's. Of `:small,kernels`
+elu + 1 with row sums and relu² without, three seeds each, 20 minutes a kernel
+beside other programs. `:gpu` was not run.
 """
 
 import ml_collections
