@@ -1,4 +1,4 @@
-"""What is free and makes gradient maps robust: the tables of docs/study_numbers.md.
+"""What is free and makes gradient maps robust: tables of docs/study_numbers.md.
 
   python -m implicit_attr.main --mode sweep --lanes 3 \
     --config sweeps/free:small --workdir runs/free
