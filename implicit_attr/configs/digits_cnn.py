@@ -2,7 +2,7 @@
 
   python -m implicit_attr.main --config configs/digits_cnn.py
 
-Seen: 98.1 % test accuracy (360 images, seed 0); 186 s from nothing to the
+Seen: 98.1 % test accuracy (360 images, seed 0); 210 s from nothing to the
 report on two cores of an AMD EPYC, without a compilation cache. Tracking took
 8 % of training, two milestones included. Feeds every figure of the report.
 """
