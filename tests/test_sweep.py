@@ -220,6 +220,15 @@ def test_what_lanes_could_not_do_is_done_arm_by_arm(tmp_path, error):
   assert statuses == ['finished', 'finished', 'failed']
 
 
+def test_of_many_arms_that_failed_three_are_named(tmp_path, caplog):
+  error = errors.InputError('data.name is not known')
+  names = 'abcde'
+  arms = alike(**{name: 0.1 * i for i, name in enumerate(names, start=1)})
+  stub = Stub(**dict.fromkeys(names, error))
+  assert sweep.run(arms, tmp_path, stub) == 2
+  assert '5 arms failed: a, b, c and 2 more' in caplog.text
+
+
 def test_a_stop_ends_lanes_and_the_sweep(tmp_path):
   stub = Stub(together={'a': Interrupted(3)})
   with pytest.raises(Interrupted):

@@ -76,6 +76,7 @@ def get_config(arg=None):
     base.model.update({'width': 64, **blocks})
   else:
     base.model.width = 8
+    # As docs/study_numbers.md has it; the default is 30 steps by now.
     base.evaluation.update({'examples': 64, 'steps': 20})
   overrides = routes(base.optim.lr, base.model.width, epochs)
   changes = {name: (base, route) for name, route in overrides.items()}
