@@ -8,10 +8,10 @@ times its steps and four restarts, and random signs, at every radius.
 Any run of a smooth network will do whose config has `evaluation.radii`. Label
 kept, shares left of the clean top-k set, images as the run has them. 'default'
 is what evaluations do (`evaluation.steps` and `restarts` of the run); every
-other objective is given its steps, restarts and rule, and 'topk, signs' the steps of Ghorbani et
-al. (arXiv 1710.10547) as well. 'floor' has four times the steps; it and
-'default' are means over three keys. Prints, and writes to attack_strength.json
-and .png under docs, a line for each map.
+other objective is given its steps, restarts and rule, and 'topk, signs' the
+steps of Ghorbani et al. (arXiv 1710.10547) as well. 'floor' has four times the
+steps; it and 'default' are means over three keys. Prints, and writes to
+attack_strength.json and .png under docs, a line for each map.
 """
 
 import functools
