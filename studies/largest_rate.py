@@ -1,13 +1,17 @@
 """The largest learning rate of SGD that does not diverge, by bisection.
 
   python studies/largest_rate.py digits_cnn --config.data.batch_size=32 …
+  python studies/largest_rate.py sweeps/interpolation:cifar
 
-Any config by name or file, with changes as on the command line of a run. A rate
-diverges if within `EPOCHS` a loss or a weight stops being finite, or the mean
-loss of the last epoch is not below that of the first update. One compiled
+Any config by name or file, with changes as on the command line of a run; of a
+sweep, each setting but for rate and seed, with the rates that the sweep has. A
+rate diverges if within `EPOCHS` a loss or a weight stops being finite, or the
+mean loss of the last epoch is not below that of the first update. One compiled
 program serves all rates. Prints the rate, right to a factor of 2 ** (1 / 8).
 """
 
+import copy
+import json
 import math
 import sys
 
@@ -15,6 +19,7 @@ import jax
 import numpy as np
 
 from implicit_attr import main, numerics
+from implicit_attr.sweeps import sweep
 from implicit_attr.train import advance, experiment
 from implicit_attr.train.feed import Feed
 from implicit_attr.train.lanes import Lanes
@@ -59,7 +64,23 @@ def largest(stable, low: float = 1e-3) -> float:
   return low
 
 
+def of_sweep(arms: list[sweep.Arm]) -> None:
+  """A line for each setting: an arm of it, its rates, the largest stable."""
+  cells: dict[str, list[sweep.Arm]] = {}
+  for arm in arms:
+    config = copy.deepcopy(arm.config)
+    config['seed'] = config['optim']['lr'] = 0
+    cells.setdefault(json.dumps(config, sort_keys=True), []).append(arm)
+  for of_cell in cells.values():
+    rates = sorted({arm.config['optim']['lr'] for arm in of_cell})
+    top = largest(trial(experiment.build(of_cell[0].config)))
+    print(f'{of_cell[0].name}: rates {rates}, largest {top:.3g}', flush=True)
+
+
 if __name__ == '__main__':
   main.parse([sys.argv[0], f'--config={sys.argv[1]}', *sys.argv[2:]])
-  config = main._CONFIG.value.to_dict()
-  print(f'{largest(trial(experiment.build(config))):.3g}')
+  config = main._CONFIG.value
+  if 'arms' in config:
+    of_sweep(sweep.arms(config))
+  else:
+    print(f'{largest(trial(experiment.build(config.to_dict()))):.3g}')

@@ -53,7 +53,11 @@ SMALL = {
   'data': {'subset': 5000},
   'evaluation': ONE_MAP,
 }
-VARIANTS = ('cooled', 'momentum', 'relu', 'softplus')
+VARIANTS = ('cooled', 'momentum', 'relu', 'softplus', 'maps')
+MAPS = (
+  'gradient', 'gradient_x_input', 'integrated_gradients', 'smoothgrad',
+  'grad_cam', 'lrp_zplus',
+)  # fmt: skip
 
 
 class Set(NamedTuple):
@@ -81,7 +85,7 @@ SETS = {
   ),
   'cifar': Set(
     cifar_cnn, SMALL,
-    (0.01, 0.04, 0.16), {'data.batch_size': (32,)},
+    (0.005, 0.02, 0.08), {'data.batch_size': (32,)}, range(5),
   ),
   'gpu': Set(
     cifar_resnet8, {'data': {'subset': 5000}, 'model': {'norm': 'batch'}},
@@ -125,6 +129,10 @@ def get_config(arg=None):
       base.model.update({'activation': 'softplus', 'beta': 2.0})
     base.optim.update({'momentum': 0.9 if momentum else 0.0, 'warmup': 'never'})
     base.optim.schedule = 'cooldown' if cooled else 'constant'
+    if 'maps' in words:
+      # Guided backprop is of rectifiers, and gelu is none.
+      guided = ('guided_backprop',) if words & {'relu', 'softplus'} else ()
+      base.evaluation.attributions = (*MAPS, *guided)
     base.train.duration = f'{EPOCHS // (4 if cooled else 1)} epochs'
     base.train.stop_at = 'never' if cooled else 'train_loss'
     # A large rate halves the loss within an epoch: looked at once in it, arms
