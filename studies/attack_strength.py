@@ -5,12 +5,13 @@ times its steps and four restarts, and random signs, at every radius.
   python -m implicit_attr.main --config digits_vit --workdir runs/digits_vit
   python studies/attack_strength.py runs/digits_cnn runs/digits_vit
 
-Any run of a smooth network will do whose config has `evaluation.radii`. Label
-kept, shares left of the clean top-k set, images as the run has them. 'default'
-is what evaluations do (`evaluation.steps` and `restarts` of the run); every
-other objective is given its steps, restarts and rule, and 'topk, signs' the
-steps of Ghorbani et al. (arXiv 1710.10547) as well. 'floor' has four times the
-steps; it and 'default' are means over three keys. Prints, and writes to
+Any run will do whose config has `evaluation.radii`; of a ReLU network every
+objective is lowered through its surrogate, as in evaluations. Label kept,
+shares left of the clean top-k set, images as the run has them. 'default' is
+what evaluations do (`evaluation.steps` and `restarts` of the run); every other
+objective is given its steps, restarts and rule, and 'topk, signs' the steps of
+Ghorbani et al. (arXiv 1710.10547) as well. 'floor' has four times the steps; it
+and 'default' are means over three keys. Prints, and writes to
 attack_strength.json and .png under docs, a line for each map.
 """
 
@@ -52,27 +53,38 @@ STYLES = {
 
 
 def load(workdir: pathlib.Path) -> tuple:
-  """(apply_fn, params, images, the settings of its evaluation)."""
+  """(apply_fn, its surrogate or None, params, images, its `evaluation`)."""
   config = records.read_config(workdir)['config']
   built = experiment.build(config)
   state = evaluate.find(built, workdir, 'last')
   assert state is not None, f'{workdir} has no checkpoint'
   apply_fn = train.frozen(built.module, state.model_state)
   x = jnp.asarray(built.test_batch(EXAMPLES)['image'])
-  return apply_fn, state.params, x, config['evaluation']
+  smooth_fn = built.smooth_apply_fn(state.model_state)
+  return apply_fn, smooth_fn, state.params, x, config['evaluation']
 
 
-def panel(apply_fn, params, x, settings: dict, name: str) -> dict:
+def panel(apply_fn, smooth_fn, params, x, settings: dict, name: str) -> dict:
   """{attack: share left at each radius}, means over the images."""
-  explain = functools.partial(
-    maps()[name], apply_fn, params, key=keys.stream(0, 'map'),
-    target=settings['target'], **settings['options'].get(name, {}),
-  )  # fmt: skip
+
+  def map_of(fun):
+    return functools.partial(
+      maps()[name], fun, params, key=keys.stream(0, 'map'),
+      target=settings['target'], **settings['options'].get(name, {}),
+    )  # fmt: skip
+
+  def surrogate(x, y, beta):
+    return map_of(functools.partial(smooth_fn, beta=beta))(x, y)
+
+  explain = map_of(apply_fn)
   predict = lambda x: apply_fn(params, x)[0]
   y = jnp.argmax(predict(x), -1).astype(jnp.int32)
   radii = jnp.asarray(settings['radii'], x.dtype)
   steps, restarts = settings['steps'], settings['restarts']
-  own = {'objective': 'border', 'steps': steps, 'restarts': restarts}
+  own = {
+    'objective': 'border', 'steps': steps, 'restarts': restarts,
+    'surrogate': surrogate if smooth_fn else None,
+  }  # fmt: skip
   tried = {
     'default': own,
     'floor': {**own, 'steps': 4 * steps, 'restarts': max(4, restarts)},
@@ -111,10 +123,10 @@ def panel(apply_fn, params, x, settings: dict, name: str) -> dict:
 def main(workdirs: list[pathlib.Path]) -> None:
   lines = []
   for workdir in workdirs:
-    apply_fn, params, x, settings = load(workdir)
+    apply_fn, smooth_fn, params, x, settings = load(workdir)
     out = jax.eval_shape(apply_fn, params, x)[1]
     for name in ATTENTION_MAPS if 'attention' in out else GRADIENT_MAPS:
-      left = panel(apply_fn, params, x, settings, name)
+      left = panel(apply_fn, smooth_fn, params, x, settings, name)
       gap = max(np.subtract(left['default'], left['floor']))
       steps = settings['steps']
       line = {'network': workdir.name, 'map': name, 'n': len(x), 'steps': steps}

@@ -334,37 +334,49 @@ def test_examples_that_do_not_count_are_left_out():
   assert claims.paired_mean(matrix[:1])[1:3] == (-np.inf, np.inf)
 
 
-def test_partial_spearman_is_that_of_the_inverse_correlation():
+@pytest.mark.parametrize(
+  'fun', [claims.partial_spearman, claims.partial_correlation]
+)
+def test_a_partial_correlation_is_that_of_the_inverse_correlation(fun):
   rng = np.random.default_rng(0)
   given = rng.standard_normal((40, 2))
   a = given @ [1.0, -1.0] + rng.standard_normal(40)
   b = given @ [1.0, 0.5] + 0.5 * a + rng.standard_normal(40)
-  found = claims.partial_spearman(a, b, given)
-  ranks = stats.rankdata(np.column_stack([a, b, given]), axis=0)
-  inverse = np.linalg.inv(np.corrcoef(ranks.T))
+  found = fun(a, b, given)
+  table = np.column_stack([a, b, given])
+  if fun is claims.partial_spearman:
+    table = stats.rankdata(table, axis=0)
+  inverse = np.linalg.inv(np.corrcoef(table.T))
   wanted = -inverse[0, 1] / math.sqrt(inverse[0, 0] * inverse[1, 1])
   np.testing.assert_allclose(found.value, wanted)
   assert found.low < wanted < found.high and found.n == 40
-  plain = claims.partial_spearman(a, b, np.ones((40, 1)))
-  np.testing.assert_allclose(plain.value, stats.spearmanr(a, b).statistic)
+  plain = fun(a, b, np.ones((40, 1)))
+  whole = np.corrcoef(*table.T[:2])[0, 1]
+  np.testing.assert_allclose(plain.value, whole)
 
 
-def test_partial_spearman_covers_zero_as_often_as_it_says():
+@pytest.mark.parametrize(
+  'fun', [claims.partial_spearman, claims.partial_correlation]
+)
+@pytest.mark.parametrize('n', [9, 20])
+def test_a_partial_correlation_covers_zero_as_often_as_it_says(fun, n):
   rng = np.random.default_rng(1)
   covered = 0
   for _ in range(400):
-    given = rng.standard_normal((20, 1))
-    a, b = given[:, 0] + rng.standard_normal((2, 20))
-    low, high = claims.partial_spearman(a, b, given)[1:3]
+    given = rng.standard_normal((n, 1))
+    a, b = given[:, 0] + rng.standard_normal((2, n))
+    low, high = fun(a, b, given)[1:3]
     covered += low < 0 < high
   assert covered >= 0.92 * 400
 
 
 def test_nothing_to_correlate_gives_no_number():
-  few = claims.partial_spearman([1, 2, 3], [1, 2, 3], np.zeros((3, 0)))
-  constant = claims.partial_spearman(np.ones(9), range(9), np.zeros((9, 0)))
-  for found in (few, constant):
-    assert math.isnan(found.value) and found[1:3] == (-1.0, 1.0)
+  for fun in (claims.partial_spearman, claims.partial_correlation):
+    few = fun([1, 2, 3], [1, 2, 3], np.zeros((3, 0)))
+    constant = fun(np.ones(9), range(9), np.zeros((9, 0)))
+    given = fun(range(9), np.arange(9) % 4, np.arange(9.0)[:, None])
+    for found in (few, constant, given):
+      assert math.isnan(found.value) and found[1:3] == (-1.0, 1.0)
 
 
 def test_claims_are_complete_data():
@@ -587,9 +599,7 @@ def test_nor_are_they_where_some_settings_scatter_more(seeds):
 @pytest.mark.parametrize('seeds', [3, 4, 5])
 @pytest.mark.parametrize('scatter', SCATTERS)
 def test_a_mediated_chain_is_found(scatter, seeds):
-  """Save where three seeds scatter by a factor of e: 73 of 100."""
-  least = 65 if (seeds, scatter) == (3, SCATTERS[-1]) else 80
-  assert chains_supported(scatter, TREES, mediated=True, seeds=seeds) >= least
+  assert chains_supported(scatter, TREES, mediated=True, seeds=seeds) >= 80
 
 
 @pytest.mark.parametrize('scatter', SCATTERS[::3])

@@ -21,6 +21,7 @@ from implicit_attr.claims.statistics import (
   Estimate,
   between_settings,
   paired_mean,
+  partial_correlation,
   partial_spearman,
   within_settings,
 )
@@ -48,6 +49,7 @@ __all__ = [
   'judge_one',
   'of_run',
   'paired_mean',
+  'partial_correlation',
   'partial_spearman',
   'read',
   'wanted',

@@ -124,30 +124,31 @@ def between_settings(
   cause: Column, effect: Column, given: np.ndarray,
   setting: Sequence,
 ) -> Estimate:  # fmt: skip
-  """Partial rank correlation over the means of settings.
+  """Partial correlation over the means of settings.
 
   The cause and what is given are the same for all runs of a setting, so a
-  setting counts once, however many seeds it has; see `partial_spearman`.
+  setting counts once, however many seeds it has. Of values, not ranks: nine
+  settings of three rates have few ranks to tell them by, and a third more true
+  chains are missed for it (docs/verdicts.md). See `partial_correlation`.
   """
   table = np.column_stack([cause, effect, given]).astype(float)
   place = np.unique(setting, return_inverse=True)[1]
   rows = range(place.max() + 1 if place.size else 0)
   means = [table[place == row].mean(0) for row in rows]
   means = np.array(means).reshape(-1, table.shape[1])
-  return partial_spearman(means[:, 0], means[:, 1], means[:, 2:])._replace(
+  return partial_correlation(means[:, 0], means[:, 1], means[:, 2:])._replace(
     n=len(table)
   )
 
 
-def partial_spearman(
+def partial_correlation(
   cause: Column, effect: Column, given: np.ndarray | tuple[()]
 ) -> Estimate:
-  """Rank correlation of two columns, with others held fixed.
+  """Correlation of two columns, with others held fixed.
 
-  Ranks of `cause` and `effect` are freed of what ranks of `given` explain
-  linearly; the rest is correlated. The interval is Fisher's, with the variance
-  (1 + ρ²/2) / (n - k - 3) of Bonett & Wright (Psychometrika 65, 2000) for k
-  columns held fixed. Rows count as independent.
+  Both are freed of what `given` explains linearly; the rest is correlated. The
+  interval is Fisher's, with variance 1 / (n - k - 3) for k columns held fixed.
+  Rows count as independent.
 
   Args:
     given: [runs, k]; a constant column changes nothing.
@@ -155,28 +156,52 @@ def partial_spearman(
   Returns:
     The estimate; NaN from -1 to 1 where there is nothing to correlate.
   """
+  rho, free, n = _partial(cause, effect, given)
+  if np.isnan(rho):
+    return Estimate(rho, -1.0, 1.0, n)
+  return _on_fisher_scale(rho, 1 / free, n)
+
+
+def partial_spearman(
+  cause: Column, effect: Column, given: np.ndarray | tuple[()]
+) -> Estimate:
+  """`partial_correlation` of ranks, those of `given` as well.
+
+  The variance is (1 + ρ²/2) / (n - k - 3), of Bonett & Wright (Psychometrika
+  65, 2000).
+  """
   from scipy import stats
 
-  columns = [np.asarray(column, float) for column in (cause, effect)]
-  n = len(columns[0])
+  n = len(cause)
+  given = np.asarray(given, float).reshape(n, -1) if n else np.empty((0, 0))
+  ranked = (stats.rankdata(column, axis=0) for column in (cause, effect, given))
+  rho, free, n = _partial(*ranked)
+  if np.isnan(rho):
+    return Estimate(rho, -1.0, 1.0, n)
+  return _on_fisher_scale(rho, (1 + rho**2 / 2) / free, n)
+
+
+def _partial(
+  cause: Column, effect: Column, given: np.ndarray | tuple[()]
+) -> tuple[float, int, int]:
+  """(correlation, n - k - 3, n)."""
+  a, b = (np.asarray(column, float) for column in (cause, effect))
+  n = len(a)
   given = np.asarray(given, float).reshape(n, -1) if n else np.empty((0, 0))
   given = given[:, np.ptp(given, 0) > 0] if n else given
-  k = given.shape[1]
-  if n - k - 3 < 1:
-    return Estimate(float('nan'), -1.0, 1.0, n)
-  ranks = [stats.rankdata(g) for g in given.T]
-  design = np.stack([np.ones(n), *ranks], 1)
-
-  def left(column: np.ndarray) -> np.ndarray:
-    ranked = stats.rankdata(column)
-    return ranked - design @ np.linalg.lstsq(design, ranked, rcond=None)[0]
-
-  a, b = map(left, columns)
-  size = np.linalg.norm(a) * np.linalg.norm(b)
-  if size < 1e-9 * n**3:
-    return Estimate(float('nan'), -1.0, 1.0, n)
-  rho = float(np.clip(a @ b / size, -1, 1))
-  return _on_fisher_scale(rho, (1 + rho**2 / 2) / (n - k - 3), n)
+  free = n - given.shape[1] - 3
+  if free < 1:
+    return float('nan'), free, n
+  design = np.column_stack([np.ones(n), given])
+  left = [c - design @ np.linalg.lstsq(design, c)[0] for c in (a, b)]
+  flat = [
+    np.linalg.norm(rest) < 1e-9 * np.linalg.norm(whole)
+    for rest, whole in zip(left, (a, b), strict=True)
+  ]
+  if any(flat):
+    return float('nan'), free, n
+  a, b = (rest / np.linalg.norm(rest) for rest in left)
+  return float(np.clip(a @ b, -1, 1)), free, n
 
 
 def _on_fisher_scale(rho: float, variance: float, n: int) -> Estimate:

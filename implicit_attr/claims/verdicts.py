@@ -54,9 +54,9 @@ attack: a similarity that sees scale, faithfulness and accuracy."""
 INSTEAD = {'train_lambda_max': 'lambda_max'}
 """What a chain reads in a cell whose runs do not all have the former."""
 
-LOGS = ('train_lambda_max', 'lambda_max', 'input_lambda',
+LOGS = (*FACTORS, 'train_lambda_max', 'lambda_max', 'input_lambda',
         'normalized_curvature')  # fmt: skip
-"""What multiplies: settings are taken out of its logarithm."""
+"""What multiplies: a link is between logarithms."""
 
 
 @dataclasses.dataclass(frozen=True)
