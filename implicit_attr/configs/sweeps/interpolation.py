@@ -20,7 +20,8 @@ three rates for each other batch, loss, norm and activation, 63 arms; give it
 `--budget=480`. `cooled`: a quarter of the epochs
 at a constant rate that falls to 0 over the last tenth, so that the end is not
 the noise of the last step, and the last state counts. `momentum`: 0.9 of it,
-at the same effective rate. `relu` and `softplus` (β = 2): in place of gelu.
+at the same effective rate. `relu` and `softplus` (β = 2): in place of gelu. `maps`:
+seven maps beside each other, of the first batch alone.
 
 Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 10
 minutes, C1 reversed for the rate and undecided for the batch; `:small,cooled`
@@ -141,7 +142,8 @@ def get_config(arg=None):
     base.train.eval_every = '0.1 epochs' if digits else '0.25 epochs'
     base.track.update({'every': '50%', 'whole': 1000})  # and at milestones
     base.evaluation.checkpoints = ('last', 'train_loss')[: 2 - cooled]
-    for lr, cell in itertools.product(chosen.rates, cells(chosen.factors)):
+    some = cells(chosen.factors)[: 1 if 'maps' in words else None]
+    for lr, cell in itertools.product(chosen.rates, some):
       factors = {'optim.lr': lr, **cell}
       # Squared error on digits comes to 0.005 at the largest rate alone.
       loss = factors.get('loss.name', base.loss.name)
