@@ -7,9 +7,10 @@ holds several, of other activations for example, to be drawn in one row. Of the
 first state that came to the sweep's training loss, or the last where there is
 none such (`cooled`): λ_max of the training loss, ‖H_x‖ and ‖H_x‖/‖g_x‖ of the
 predicted logit, and ε50, written to docs/study.png. Prints a table of means
-over seeds, the gain of each attention kernel over softmax and over itself with
-row sums, what a smaller batch changes at equal η/B, and the verdict and
-estimate of every primary cell, with the links of a chain.
+over seeds, what goes with ε50 over networks, the gain of each attention kernel
+over softmax and over itself with row sums, what a smaller batch changes at
+equal η/B, and the verdict and estimate of every primary cell, with the links of
+a chain.
 """
 
 import collections
@@ -112,6 +113,18 @@ def at_equal_noise(records: list[dict]) -> None:
     print(f'at equal η/B, smaller batch less larger: {interval(gain)}')
 
 
+def beside_radius(records: list[dict]) -> None:
+  """Rank correlation of ε50 with each curvature, over rates and seeds."""
+  gradient = [r for r in records if r['map'] == 'gradient']
+  column = lambda name: np.array([value(r, name) for r in gradient])
+  radius, found = column('log2_eps50'), []
+  for name, title in list(SHOWN.items())[:3]:
+    if np.ptp(curvature := column(name)) > 0:  # of a rectifier's logit it is 0
+      rho = stats.spearmanr(curvature, radius).statistic
+      found.append(f'{title} {rho:+.2f}')
+  print(f'ε50 over {len(gradient)} networks with', ', '.join(found))
+
+
 def interval(gain: np.ndarray) -> str:
   """Mean and half of the 95 % t interval over seeds."""
   width = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)
@@ -147,7 +160,7 @@ def draw(regimes: dict[str, list[dict]], path: pathlib.Path) -> None:
       axis.minorticks_off()
       ticks = axis.get_yticks()
       low, high = axis.get_ylim()
-      if high / low < 10:
+      if high / low < 100:  # else hardly a power of ten is in it
         ticks = np.geomspace(low, high, 4)
         axis.set_yticks(ticks, [f'{t:.3g}' for t in ticks])
         axis.set_ylim(low, high)
@@ -198,6 +211,7 @@ def main(folders: list[pathlib.Path]) -> None:
     form = lambda r: tuple(r[key] for key in FORM)
     for some in sorted({form(r) for r in reached}):
       print(*some)
+      beside_radius([r for r in reached if form(r) == some])
       at_equal_noise([r for r in reached if form(r) == some])
       verdicts([r for r in records if form(r) == some], rule)
   if drawn:

@@ -1,5 +1,6 @@
 """What does every test run under? Strict shapes, CPUs, float64 on demand."""
 
+import gc
 import os
 
 import jax
@@ -7,6 +8,8 @@ import pytest
 
 # Tests are all compilation: XLA optimises little, which costs a third less.
 jax.config.update('jax_disable_most_optimizations', True)
+# What jax keeps of thousands of programs is walked again and again otherwise.
+gc.set_threshold(100_000, 10, 10)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_platforms', 'cpu')
 # Without the fusions of MLIR jax 0.10 compiles in half the time; later releases

@@ -11,8 +11,9 @@ and elu + 1 without row sums, seven seeds, each arm until the loss over training
 examples is 0.1; `small,kernels`: all five, three seeds of relu². `gpu`:
 CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0 over the last tenth.
 
-Seen: `:small,kernels`, 54 arms, `--lanes 8`, in some 130 minutes on two cores
-of an AMD EPYC beside up to three other programs, half of them `:small`: C1, C4
+Seen: `:small`, 28 arms, `--lanes 8`, in 66 minutes and the other 26 arms of
+`:small,kernels` in some 75, on two cores of an AMD EPYC beside up to three
+other programs: C1, C4
 and C5 undecided, raw maps and rollout of elu + 1 at two to three times the
 radius of softmax's, half of that with row sums too. `:gpu` was not run.
 """
