@@ -16,13 +16,13 @@ half still diverges later in one of three.
 The argument names sets and variants, joined by commas. `small`: digits, three
 rates, two batches, ten seeds, 60 arms. `squared`: digits under squared error,
 one batch, five seeds. `cifar` (re-encoded as JPEG) and `mnist10k`: 5,000
-images, three rates, one batch. `gpu`: ResNet-8 on 5,000 images of CIFAR-10, and
-three rates for each other batch, loss, norm and activation, 63 arms; give it
-`--budget=480`. `cooled`: a quarter of the epochs
-at a constant rate that falls to 0 over the last tenth, so that the end is not
-the noise of the last step, and the last state counts. `momentum`: 0.9 of it,
-at the same effective rate. `relu` and `softplus` (β = 2): in place of gelu. `maps`:
-seven maps beside each other, of the first batch alone.
+images, three rates, one batch, five seeds. `gpu`: ResNet-8 on 5,000 images of
+CIFAR-10, and three rates for each other batch, loss, norm and activation, 63
+arms; give it `--budget=480`. `cooled`: a quarter of the epochs at a constant
+rate that falls to 0 over the last tenth, so that the end is not the noise of
+the last step, and the last state counts. `momentum`: 0.9 of it, at the same
+effective rate. `relu` and `softplus` (β = 2): in place of gelu. `maps`: seven
+maps beside each other, of the first batch alone.
 
 Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 10
 minutes, C1 reversed for the rate and undecided for the batch; `:small,cooled`

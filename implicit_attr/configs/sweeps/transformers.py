@@ -13,9 +13,9 @@ CIFAR-10 (JPEG), all of them. `cooled`: the rate falls to 0 over the last tenth.
 
 Seen: `:small`, 28 arms, `--lanes 8`, in 66 minutes and the other 26 arms of
 `:small,kernels` in some 75, on two cores of an AMD EPYC beside up to three
-other programs: C1, C4
-and C5 undecided, raw maps and rollout of elu + 1 at two to three times the
-radius of softmax's, half of that with row sums too. `:gpu` was not run.
+other programs: C1, C4 and C5 undecided, raw maps and rollout of elu + 1 at two
+to three times the radius of softmax's, half of that with row sums too. `:gpu`
+was not run.
 """
 
 import ml_collections
