@@ -374,8 +374,9 @@ def test_nothing_to_correlate_gives_no_number():
   for fun in (claims.partial_spearman, claims.partial_correlation):
     few = fun([1, 2, 3], [1, 2, 3], np.zeros((3, 0)))
     constant = fun(np.ones(9), range(9), np.zeros((9, 0)))
+    zero = fun(range(9), np.zeros(9), np.zeros((9, 0)))
     given = fun(range(9), np.arange(9) % 4, np.arange(9.0)[:, None])
-    for found in (few, constant, given):
+    for found in (few, constant, zero, given):
       assert math.isnan(found.value) and found[1:3] == (-1.0, 1.0)
 
 

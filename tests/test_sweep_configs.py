@@ -72,6 +72,8 @@ def test_every_sweep_builds_with_names_of_its_own(name):
     arguments += [a for a in explicit.ARGUMENTS if a != 'small']
   if name == 'transformers':
     arguments += ['small,kernels']
+  if name == 'interpolation':
+    arguments += ['cifar', 'small,maps', 'small,relu,maps']
   found = {a: arms for a in arguments if (arms := built(name, a))}
   assert found
   for arms in found.values():

@@ -195,7 +195,7 @@ def _partial(
   design = np.column_stack([np.ones(n), given])
   left = [c - design @ np.linalg.lstsq(design, c)[0] for c in (a, b)]
   flat = [
-    np.linalg.norm(rest) < 1e-9 * np.linalg.norm(whole)
+    np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(whole)
     for rest, whole in zip(left, (a, b), strict=True)
   ]
   if any(flat):
