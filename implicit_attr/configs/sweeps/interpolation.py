@@ -21,8 +21,9 @@ CIFAR-10, and three rates for each other batch, loss, norm and activation, 63
 arms; give it `--budget=480`. `cooled`: a quarter of the epochs at a constant
 rate that falls to 0 over the last tenth, so that the end is not the noise of
 the last step, and the last state counts. `momentum`: 0.9 of it, at the same
-effective rate. `relu` and `softplus` (β = 2): in place of gelu. `maps`: six maps
-beside each other, and guided backprop of rectifiers, of the first batch alone.
+effective rate. `relu` and `softplus` (β = 2): in place of gelu. `maps`: six
+maps beside each other, and guided backprop of rectifiers, of the first batch
+alone.
 
 Seen on two cores of an AMD EPYC, partly beside other work: `:small` in 10
 minutes, C1 reversed for the rate and undecided for the batch; `:small,cooled`
