@@ -1,6 +1,5 @@
 """What does every test run under? Strict shapes, CPUs, float64 on demand."""
 
-import gc
 import os
 
 import jax
@@ -8,8 +7,6 @@ import pytest
 
 # Tests are all compilation: XLA optimises little, which costs a third less.
 jax.config.update('jax_disable_most_optimizations', True)
-# What jax keeps of thousands of programs is walked again and again otherwise.
-gc.set_threshold(100_000, 10, 10)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_platforms', 'cpu')
 # Without the fusions of MLIR jax 0.10 compiles in half the time; later releases
@@ -20,6 +17,13 @@ if jax.__version_info__ < (0, 11):
     flags = os.environ.get('XLA_FLAGS', '')
     patch.setenv('XLA_FLAGS', f'{flags} --xla_cpu_use_fusion_emitters=false')
     jax.devices()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _forget():
+  """Programs of one file are of no use to the next; thousands slow all down."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture
