@@ -2,9 +2,9 @@
 
   python -m implicit_attr.main --config configs/digits_vit.py:attention=linear
 
-Seen (test accuracy on 360 images, seed 0, with measurements every 10 % of the
-run): 97.2 % with softmax, 96.4 % with linear attention; 1 to 2 minutes of
-training on two busy cores of an Intel Xeon at 2.5 GHz.
+Seen on two cores of an AMD EPYC: 96.7 % test accuracy (360 images, seed 0);
+7.5 minutes from nothing to the report, without a compilation cache, of which
+training took one.
 """
 
 from implicit_attr.configs import common
@@ -19,6 +19,7 @@ def get_config(arg=None):
   config.optim.update({'lr': 0.05, 'momentum': 0.9, 'warmup': '5%'})
   config.train.duration = '100 epochs'
   config.track.update({'every': '20%', 'examples': 32})
+  config.evaluation.attributions = ('gradient', 'raw', 'rollout', 'chefer')
   if found['smoke']:
     common.smoke(config)
     config.model.depth = 1  # compiling is dear here
