@@ -140,7 +140,7 @@ def main(workdirs: list[pathlib.Path]) -> None:
 
 
 def draw(lines: list[dict], path: pathlib.Path) -> None:
-  """One panel a network and map; grey area: below the strongest known."""
+  """One panel a network and map; grey area: below the strongest of all."""
   rows = -(-len(lines) // 4)
   figure, axes = plt.subplots(
     rows, 4, figsize=(12, 2.7 * rows), sharey=True, layout='constrained',
@@ -150,7 +150,9 @@ def draw(lines: list[dict], path: pathlib.Path) -> None:
     axis.set_axis_off()
   for line, axis in zip(lines, axes.flat, strict=False):
     radii, left = 255 * np.array(line['radii']), dict(line['left'])
-    axis.fill_between(radii, 0, left.pop('floor'), color='0.88', linewidth=0)
+    strongest = np.min(list(left.values()), axis=0)
+    axis.fill_between(radii, 0, strongest, color='0.88', linewidth=0)
+    left.pop('floor')
     for attack, share in left.items():
       style = STYLES.get(attack, {'color': '#56B4E9', 'alpha': 0.6})
       first = attack in STYLES or attack == 'topk'
