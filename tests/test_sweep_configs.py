@@ -74,6 +74,7 @@ def test_every_sweep_builds_with_names_of_its_own(name):
     arguments += ['small,kernels']
   if name == 'interpolation':
     arguments += ['cifar', 'small,maps', 'small,relu,maps']
+    arguments += ['mnist10k,maps']
   found = {a: arms for a in arguments if (arms := built(name, a))}
   assert found
   for arms in found.values():
