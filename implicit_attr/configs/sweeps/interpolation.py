@@ -137,7 +137,7 @@ def get_config(arg=None):
     if 'maps' in words:
       # Guided backprop is of rectifiers, and gelu is none.
       guided = ('guided_backprop',) if words & {'relu', 'softplus'} else ()
-      # The last two take an hour of a CPU where images are larger.
+      # The last two cost six to nine gradients each: too dear on larger images.
       some_maps = MAPS[:-2] if name in ('mnist10k', 'cifar') else MAPS
       base.evaluation.attributions = (*some_maps, *guided)
     base.train.duration = f'{EPOCHS // (4 if cooled else 1)} epochs'
