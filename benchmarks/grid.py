@@ -44,7 +44,7 @@ SEEDS = (0, 1, 2, 3, 4)
 
 def arms(network: str, steps: int | None) -> list[dict]:
   """The 25 configs."""
-  module = importlib.import_module(f'configs.digits_{network}')
+  module = importlib.import_module(f'implicit_attr.configs.digits_{network}')
   found = []
   for lr, seed in itertools.product(RATES, SEEDS):
     config = module.get_config('smoke')

@@ -36,7 +36,9 @@ GPU = {'resnet8': 4000, 'resnet18': 1000, 'vit': 1500}
 def config_of(name: str, data_dir: str | None) -> dict:
   """The config of a row: one of configs/, or a network for 32 x 32 images."""
   if name in CPU:
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = importlib.import_module(
+      f'implicit_attr.configs.{name}'
+    ).get_config()
   else:
     module = cifar_vit if name == 'vit' else cifar_resnet8
     config = module.get_config()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from configs import digits_mlp
 from implicit_attr import losses, models, objectives, train
+from implicit_attr.configs import digits_mlp
 from implicit_attr.train import experiment
 from implicit_attr.train.advance import make_train_step
 from implicit_attr.train.lanes import Lanes
